@@ -1,0 +1,23 @@
+//go:build !linux
+
+package listener
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+)
+
+func closeFd(int) {}
+
+func (l *Listener) open(service.Socket) error { return errors.ErrUnsupported }
+
+func tune(int, service.Network, service.Socket, service.Socket) error { return errors.ErrUnsupported }
+
+func (l *Listener) accept() (int, netip.AddrPort, error) {
+	return -1, netip.AddrPort{}, errors.ErrUnsupported
+}
+
+// Local is the address that the peer of conn has connected to.
+func (l *Listener) Local(int) netip.AddrPort { return l.Endpoint.Addr }

@@ -1,0 +1,386 @@
+package supervisor
+
+// Apply makes a table the running one: all of it or nothing. Sockets that both
+// tables have are never closed, and whatever a row has counted is kept.
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
+	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+)
+
+// ErrStopping is what Apply returns once Stop has been called.
+var ErrStopping = errors.New("the daemon is stopping")
+
+// A socketKey is what makes a socket the same in two tables.
+type socketKey struct {
+	service.Endpoint
+	device string
+	row    string // only with reuseport, where rows may share an address
+}
+
+func keyOf(sv *service.Service, ep service.Endpoint) socketKey {
+	k := socketKey{Endpoint: ep, device: sv.Socket.BindToDevice}
+	if sv.Socket.ReusePort {
+		k.row = sv.ID
+	}
+	return k
+}
+
+// A change is a table that is being made the running one.
+type change struct {
+	s       *Supervisor
+	table   *service.Table
+	had     map[socketKey]*socket // of the running table
+	want    map[socketKey]bool
+	rows    map[string]*row
+	units   map[string]*unit     // of rows that the running table does not have
+	sockets map[string][]*socket // by row, as they shall be
+	fresh   []*socket            // those of them that are not polled yet
+	down    map[string][]waiting // by row: not up yet
+	undo    []func()
+}
+
+// A waiting is an endpoint whose address is not up.
+type waiting struct {
+	service.Endpoint
+	err error
+}
+
+// Apply makes t the running table. On an error nothing has changed; it then is
+// a *multierror.Error of everything that stood in the way, each with its row.
+func (s *Supervisor) Apply(t *service.Table) error {
+	s.applyMu.Lock()
+	defer s.applyMu.Unlock()
+	if s.stopping.Load() {
+		return ErrStopping
+	}
+	s.reserve.release()
+	defer s.reserve.fill()
+	c := &change{
+		s: s, table: t,
+		had: map[socketKey]*socket{}, want: map[socketKey]bool{},
+		rows: map[string]*row{}, units: map[string]*unit{}, sockets: map[string][]*socket{}, down: map[string][]waiting{},
+	}
+	if err := c.prepare(); err != nil {
+		for _, f := range slices.Backward(c.undo) {
+			f()
+		}
+		return err
+	}
+	c.commit()
+	return nil
+}
+
+// prepare does all that can fail, and says in undo how to take it back.
+func (c *change) prepare() error {
+	var errs *multierror.Error
+	for _, u := range c.s.units {
+		for _, l := range u.listeners {
+			c.had[keyOf(u.row.Load().Service, l.Endpoint)] = l
+		}
+	}
+	for _, sv := range c.table.Services {
+		for _, ep := range sv.Listen {
+			c.want[keyOf(sv, ep)] = true
+		}
+	}
+	var last []func() error
+	for _, sv := range c.table.Services {
+		fail := func(err error) {
+			if err != nil {
+				errs = multierror.Append(errs, fmt.Errorf("%s: row %q: %w", sv.Origin, sv.ID, err))
+			}
+		}
+		r, err := c.s.compile(sv)
+		fail(err)
+		c.rows[sv.ID] = r
+		u := c.s.units[sv.ID]
+		if u == nil {
+			u = &unit{id: sv.ID}
+			c.units[sv.ID] = u
+		}
+		for _, ep := range sv.Listen {
+			k := keyOf(sv, ep)
+			if old := c.had[k]; old != nil {
+				fail(c.keep(u, sv, old))
+			} else if old := c.inTheWay(k); old != nil {
+				last = append(last, func() error { c.close(old); return c.open(u, sv, ep) })
+			} else {
+				fail(c.open(u, sv, ep))
+			}
+		}
+	}
+	// What needs an address that a leaving socket of ours still has comes
+	// when nothing else can fail any more.
+	for _, f := range last {
+		if errs == nil {
+			if err := f(); err != nil {
+				errs = multierror.Append(errs, err)
+			}
+		}
+	}
+	return errs.ErrorOrNil()
+}
+
+// compile makes the runtime form of a row, or finds that it is running.
+func (s *Supervisor) compile(sv *service.Service) (*row, error) {
+	if u := s.units[sv.ID]; u != nil && !u.removed {
+		if r := u.row.Load(); r.Equal(sv) {
+			return r, nil
+		}
+	}
+	r := &row{Service: sv}
+	var err error
+	if sv.Exec != nil {
+		r.program, err = compileProgram(sv)
+	}
+	return r, err
+}
+
+// inTheWay finds a running socket that will be gone, and without whose end a
+// new one cannot be bound.
+func (c *change) inTheWay(k socketKey) *socket {
+	for had, l := range c.had {
+		if had.Network == k.Network && had.Addr.Port() == k.Addr.Port() && !c.want[had] &&
+			(had.Addr == k.Addr || had.Addr.Addr().IsUnspecified() || k.Addr.Addr().IsUnspecified()) {
+			return l
+		}
+	}
+	return nil
+}
+
+// keep takes a running socket over into the new table.
+func (c *change) keep(u *unit, sv *service.Service, l *socket) error {
+	if old := l.unit.row.Load().Socket; old != sv.Socket {
+		if err := l.Retune(old, sv.Socket); err != nil {
+			return err
+		}
+		c.undo = append(c.undo, func() {
+			if err := l.Retune(sv.Socket, old); err != nil {
+				c.s.log.problem("cannot set the options of a socket back", err)
+			}
+		})
+	}
+	if l.unit == u {
+		c.sockets[u.id] = append(c.sockets[u.id], l)
+	} else {
+		// The row has another name now; the socket stays.
+		c.add(u, l.Listener)
+	}
+	return nil
+}
+
+func (c *change) open(u *unit, sv *service.Service, ep service.Endpoint) error {
+	l, err := listener.Open(ep, sv.Socket)
+	if errors.Is(err, listener.ErrNotUp) {
+		c.down[u.id] = append(c.down[u.id], waiting{ep, err})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.undo = append(c.undo, l.Close)
+	c.add(u, l)
+	return nil
+}
+
+func (c *change) add(u *unit, l *listener.Listener) {
+	so := &socket{Listener: l, token: c.s.tokens.make(), unit: u}
+	c.sockets[u.id] = append(c.sockets[u.id], so)
+	c.fresh = append(c.fresh, so)
+}
+
+// close ends a leaving socket early, and opens it again if the table does not
+// come to be.
+func (c *change) close(l *socket) {
+	c.s.unpoll(l)
+	l.Close()
+	l.gone = true
+	u, sv := l.unit, l.unit.row.Load().Service
+	c.undo = append(c.undo, func() {
+		again, err := listener.Open(l.Endpoint, sv.Socket)
+		if err != nil {
+			c.s.log.problem("cannot listen again as before", err)
+			return
+		}
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		so := &socket{Listener: again, token: c.s.tokens.make(), unit: u}
+		u.listeners[slices.Index(u.listeners, l)] = so
+		c.s.tokens.replace(c.s.units)
+		if u.paused == 0 {
+			c.s.poll(so)
+		}
+	})
+}
+
+// commit puts the change in place. Nothing in it can fail.
+func (c *change) commit() {
+	s := c.s
+	ended := map[*unit]service.OnReload{}
+	for id, u := range s.units {
+		switch old := u.row.Load(); {
+		case c.rows[id] == nil:
+			if !u.removed {
+				ended[u] = old.OnReload
+			}
+			u.removed = true
+			u.waiting = nil
+		case c.rows[id] != old && old.Exec != nil && !old.Equal(c.rows[id].Service):
+			ended[u] = old.OnReload
+		}
+		s.closeListeners(u, c.sockets[id], c.fresh...)
+	}
+	maps.Copy(s.units, c.units)
+	for id, r := range c.rows {
+		c.update(s.units[id], r)
+	}
+	s.live.Store(newLive(c.table, s.units))
+	s.tokens.replace(s.units)
+	for _, l := range c.fresh {
+		u := l.unit
+		u.mu.Lock()
+		if u.paused == 0 {
+			s.poll(l)
+		}
+		u.mu.Unlock()
+		s.log.listening(u, l.Endpoint)
+	}
+	for _, r := range c.rows {
+		u := s.units[r.ID]
+		s.resumeUnit(u, pauseInstances) // the limits may be others now
+		for _, w := range u.waiting {
+			s.log.notUp(u, w.Endpoint, w.err)
+		}
+	}
+	for u, how := range ended {
+		if u.removed {
+			s.refusePending(u)
+		}
+		if how == service.ReloadEnd {
+			s.endInstances(u)
+		}
+	}
+	for id, u := range s.units {
+		if u.removed && u.idle() {
+			s.pending.drop(u)
+			delete(s.units, id)
+		}
+	}
+}
+
+// update gives a unit its new row.
+func (c *change) update(u *unit, r *row) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	limits := r.Limits
+	if r.Builtin == service.BuiltinTCPMUX {
+		// Its instances are pending negotiations, which the pending table counts.
+		limits.Instances, limits.InstancesPerSource = 0, 0
+	}
+	if u.book == nil {
+		u.book = limit.NewBook(limits, limit.DefaultMaxSources)
+	} else {
+		u.book.SetLimits(limits)
+	}
+	if old := u.row.Load(); r.Refuse != "" && (old == nil || old.Refuse != r.Refuse) {
+		c.s.log.refusing(u, r.Refuse)
+	}
+	u.row.Store(r)
+	u.removed = false
+	u.listeners = c.sockets[u.id]
+	u.waiting = c.down[u.id]
+}
+
+// closeListeners ends all sockets of a unit but those to keep, and those that
+// another row has taken over.
+func (s *Supervisor) closeListeners(u *unit, keep []*socket, moved ...*socket) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, l := range u.listeners {
+		if l.gone || slices.Contains(keep, l) {
+			continue
+		}
+		s.unpoll(l)
+		if !slices.ContainsFunc(moved, func(m *socket) bool { return m.Listener == l.Listener }) {
+			l.Close()
+			s.log.closed(u, l.Endpoint)
+		}
+	}
+	u.listeners = keep
+}
+
+// endInstances ends what runs of a row that a reload has changed or removed.
+func (s *Supervisor) endInstances(u *unit) {
+	since := s.now()
+	s.signalInstances(u, since, syscall.SIGTERM)
+	grace := cmp.Or(s.live.Load().table.Server.Grace, 5*time.Second)
+	time.AfterFunc(grace, func() { s.signalInstances(u, since, syscall.SIGKILL) })
+}
+
+// signalInstances signals the instances of a unit that began before a moment.
+func (s *Supervisor) signalInstances(u *unit, since time.Duration, sig syscall.Signal) {
+	s.reaper.each(func(pid int, in *instance) {
+		if in.unit == u && in.start < since {
+			syscall.Kill(-pid, sig)
+		}
+	})
+}
+
+func newLive(t *service.Table, units map[string]*unit) *live {
+	l := &live{table: t, mux: map[string]*unit{}}
+	for _, sv := range t.Services {
+		if !sv.Mux {
+			continue
+		}
+		l.mux[sv.Name] = units[sv.ID]
+		if !sv.Hidden {
+			l.help = append(l.help, units[sv.ID])
+		}
+	}
+	slices.SortFunc(l.help, func(a, b *unit) int { return cmp.Compare(a.row.Load().Name, b.row.Load().Name) })
+	return l
+}
+
+// addressesChanged tries the endpoints whose addresses were not up.
+func (s *Supervisor) addressesChanged() {
+	s.applyMu.Lock()
+	defer s.applyMu.Unlock()
+	if s.stopping.Load() {
+		return
+	}
+	for _, u := range s.units {
+		var still []waiting
+		for _, w := range u.waiting {
+			l, err := listener.Open(w.Endpoint, u.row.Load().Socket)
+			if err != nil {
+				if !errors.Is(err, listener.ErrNotUp) {
+					s.log.notUp(u, w.Endpoint, err)
+				}
+				still = append(still, waiting{w.Endpoint, err})
+				continue
+			}
+			so := &socket{Listener: l, token: s.tokens.make(), unit: u}
+			u.mu.Lock()
+			u.listeners = append(u.listeners, so)
+			s.tokens.replace(s.units)
+			if u.paused == 0 {
+				s.poll(so)
+			}
+			u.mu.Unlock()
+			s.log.listening(u, w.Endpoint)
+		}
+		u.waiting = still
+	}
+}

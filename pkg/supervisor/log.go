@@ -1,0 +1,210 @@
+package supervisor
+
+// Events: for each thing that can happen one function, which logs it. The
+// words are those of tcpmuxd(8), section LOG.
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
+)
+
+// A refusal is why a peer got nothing; the reasons of package limit are
+// refusals as well.
+type refusal string
+
+const (
+	refusedAccess  refusal = "access"  // access.allow or access.deny
+	refusedUnknown refusal = "unknown" // no such name on the multiplexer
+	refusedName    refusal = "name"    // not a name: too long, or a control byte
+	refusedTimeout refusal = "timeout" // no complete name in time
+	refusedGone    refusal = "gone"    // the peer left before it had its service
+	refusedCrowded refusal = "crowded" // had to make room among the pending
+	refusedRow     refusal = "row"     // the row cannot run, see the warning at its load
+	refusedBackoff refusal = "backoff" // children cannot be made, or do not reach their program
+)
+
+const (
+	// sampleFirst events of a kind are logged one by one, in every sampleTime;
+	// the rest is counted and logged as one line, so that a flood of peers
+	// cannot flood the log.
+	sampleFirst = 5
+	sampleTime  = 10 * time.Second
+)
+
+type events struct {
+	log *slog.Logger
+	now func() time.Duration
+
+	mu      sync.Mutex
+	sampled map[sampleKey]int
+}
+
+type sampleKey struct {
+	service, message, reason string
+}
+
+func newEvents(log *slog.Logger, now func() time.Duration) *events {
+	return &events{log: log, now: now, sampled: map[sampleKey]int{}}
+}
+
+// sample says whether an event is one of the first of its kind.
+func (e *events) sample(k sampleKey) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.sampled) == 0 {
+		time.AfterFunc(sampleTime, e.flush)
+	}
+	e.sampled[k]++
+	return e.sampled[k] <= sampleFirst
+}
+
+// flush logs what sample has held back.
+func (e *events) flush() {
+	e.mu.Lock()
+	sampled := e.sampled
+	e.sampled = map[sampleKey]int{}
+	e.mu.Unlock()
+	for k, n := range sampled {
+		if n > sampleFirst {
+			e.warn(k.message, slog.String("service", k.service), slog.String("reason", k.reason),
+				slog.Int("more", n-sampleFirst), slog.Duration("within", sampleTime))
+		}
+	}
+}
+
+func (e *events) info(msg string, attrs ...slog.Attr) {
+	e.log.LogAttrs(context.Background(), slog.LevelInfo, msg, attrs...)
+}
+
+func (e *events) warn(msg string, attrs ...slog.Attr) {
+	e.log.LogAttrs(context.Background(), slog.LevelWarn, msg, attrs...)
+}
+
+func (e *events) error(msg string, attrs ...slog.Attr) {
+	e.log.LogAttrs(context.Background(), slog.LevelError, msg, attrs...)
+}
+
+func peerAttr(a netip.AddrPort) slog.Attr { return slog.String("peer", a.String()) }
+
+// started: a child runs its program.
+func (e *events) started(pid int, in *instance) {
+	e.info("start", slog.String("service", in.unit.id), peerAttr(in.peer),
+		slog.String("local", in.local.String()), slog.Int("pid", pid))
+}
+
+// ended: a child was reaped.
+func (e *events) ended(pid int, in *instance, x exit) {
+	how := slog.Int("status", x.status.ExitStatus())
+	if x.status.Signaled() {
+		how = slog.String("signal", unix.SignalName(x.status.Signal()))
+	}
+	cpu := time.Duration(x.usage.Utime.Nano() + x.usage.Stime.Nano())
+	e.info("end", slog.String("service", in.unit.id), peerAttr(in.peer),
+		slog.String("local", in.local.String()), slog.Int("pid", pid), how,
+		slog.Duration("duration", (x.at-in.start).Round(time.Microsecond)),
+		slog.Duration("cpu", cpu), slog.Int64("maxrss_kb", x.usage.Maxrss))
+}
+
+// refused: a peer gets nothing. Sampled.
+func (e *events) refused(u *unit, peer netip.AddrPort, why refusal) {
+	if e.sample(sampleKey{u.id, "refuse", string(why)}) {
+		e.warn("refuse", slog.String("service", u.id), peerAttr(peer), slog.String("reason", string(why)))
+	}
+}
+
+// helped: HELP was answered. Sampled.
+func (e *events) helped(u *unit, peer netip.AddrPort, n int) {
+	if e.sample(sampleKey{u.id, "help", ""}) {
+		e.info("help", slog.String("service", u.id), peerAttr(peer), slog.Int("names", n))
+	}
+}
+
+// startFailed: a child did not come to its program. Sampled.
+func (e *events) startFailed(u *unit, peer netip.AddrPort, err error) {
+	reason := "start"
+	var se *spawn.Error
+	if errors.As(err, &se) {
+		reason = se.Step
+	}
+	if e.sample(sampleKey{u.id, "cannot start", reason}) {
+		e.error("cannot start", slog.String("service", u.id), peerAttr(peer),
+			slog.String("reason", reason), slog.String("error", err.Error()))
+	}
+}
+
+// held: a child stands still before its program; another worker serves on. Sampled.
+func (e *events) held(u *unit, age time.Duration) {
+	if e.sample(sampleKey{u.id, "child is held before its program", ""}) {
+		e.warn("child is held before its program", slog.String("service", u.id), slog.Duration("for", age))
+	}
+}
+
+// backOff: a row starts nothing for a while.
+func (e *events) backOff(u *unit, d time.Duration) {
+	e.error("back off", slog.String("service", u.id), slog.Duration("for", d),
+		slog.String("hint", "somebody, or a file system, holds its children before they reach their program"))
+}
+
+// shortage: accept4 failed for want of descriptors or memory. Sampled.
+func (e *events) shortage(u *unit, err error) {
+	if e.sample(sampleKey{u.id, "out of descriptors", ""}) {
+		e.error("out of descriptors", slog.String("service", u.id), slog.String("error", err.Error()),
+			slog.String("hint", "raise the limit on open files, ulimit -n or LimitNOFILE="))
+	}
+}
+
+// acceptFailed: accept4 failed as it should not. Sampled.
+func (e *events) acceptFailed(u *unit, err error) {
+	if e.sample(sampleKey{u.id, "cannot accept", err.Error()}) {
+		e.error("cannot accept", slog.String("service", u.id), slog.String("error", err.Error()))
+	}
+}
+
+// notUp: an address is not there yet; it is tried again when addresses change.
+func (e *events) notUp(u *unit, ep service.Endpoint, err error) {
+	e.warn("address is not up", slog.String("service", u.id), slog.String("local", ep.Addr.String()),
+		slog.String("error", err.Error()))
+}
+
+// listening: a socket was opened.
+func (e *events) listening(u *unit, ep service.Endpoint) {
+	e.info("listen", slog.String("service", u.id), slog.String("local", ep.Addr.String()),
+		slog.String("network", ep.Network.String()))
+}
+
+// closed: a row does not listen on a socket any more.
+func (e *events) closed(u *unit, ep service.Endpoint) {
+	e.info("close", slog.String("service", u.id), slog.String("local", ep.Addr.String()),
+		slog.String("network", ep.Network.String()))
+}
+
+// refusing: a row cannot run for now.
+func (e *events) refusing(u *unit, why string) {
+	e.warn("row refuses", slog.String("service", u.id), slog.String("reason", why))
+}
+
+// draining: the daemon stops and waits for instances.
+func (e *events) draining(n int, grace time.Duration) {
+	e.info("drain", slog.Int("instances", n), slog.Duration("grace", grace))
+}
+
+// left: an instance outlives the daemon.
+func (e *events) left(pid int, in *instance) {
+	e.info("leave", slog.String("service", in.unit.id), peerAttr(in.peer), slog.Int("pid", pid))
+}
+
+// problem: something of the daemon's own failed that no row is to blame for.
+func (e *events) problem(msg string, err error) {
+	if e.sample(sampleKey{"", msg, ""}) {
+		e.error(msg, slog.String("error", err.Error()))
+	}
+}

@@ -1,0 +1,195 @@
+package supervisor
+
+// Loops and workers. A loop is an epoll set with what it has reported; a worker
+// is a goroutine with a spawner that serves a loop. They are two things because
+// a worker stands still from the clone of a child to its exec, and somebody may
+// hold that child there: then the watcher gives the loop to another worker.
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
+	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
+)
+
+// acceptBatch is how many connections of one listener a worker takes before it
+// looks at others.
+const acceptBatch = 16
+
+type loop struct {
+	poll   poller
+	events eventBuffer
+}
+
+func newLoop(wakeFd int) (*loop, error) {
+	p, err := newPoller()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.addWake(wakeFd, tokenWake); err != nil {
+		p.close()
+		return nil, err
+	}
+	return &loop{poll: p}, nil
+}
+
+// Tokens tell what an event is about: a listener has a number below 1<<32, a
+// pending connection has tokenPeer set.
+const (
+	tokenWake = 0
+	tokenPeer = 1 << 63
+)
+
+// The states of a worker. Only the worker goes from serving to starting and
+// back; only the watcher goes from starting to retired, and then the loop is
+// no longer the worker's.
+const (
+	serving int32 = iota
+	starting
+	retired
+)
+
+type worker struct {
+	s       *Supervisor
+	loop    *loop
+	spawner *spawn.Spawner
+	scratch scratch
+
+	state atomic.Int32
+	since atomic.Int64 // when the start under way began, on the supervisor's clock; 0: none
+	unit  atomic.Pointer[unit]
+	// killed says that the watcher has ended the child of the start under way.
+	killed atomic.Bool
+}
+
+// scratch is memory that a worker uses for one connection after the other.
+type scratch struct {
+	line [maxLine]byte
+	name []byte
+	env  []byte
+}
+
+func (s *Supervisor) newWorker(l *loop) (*worker, error) {
+	sp, err := spawn.NewSpawner()
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{s: s, loop: l, spawner: sp}
+	w.scratch.name = make([]byte, 0, maxLine)
+	w.scratch.env = make([]byte, 0, 512)
+	return w, nil
+}
+
+// run has a worker serve its loop.
+func (s *Supervisor) run(w *worker) {
+	s.watcher.add(w)
+	s.workers.Go(func() {
+		defer w.spawner.Close()
+		defer s.watcher.remove(w)
+		w.serve()
+	})
+}
+
+// serve handles events until the supervisor stops or the loop is taken away.
+func (w *worker) serve() {
+	for {
+		for {
+			ev, ok := w.loop.events.pop()
+			if !ok {
+				break
+			}
+			switch {
+			case ev.token&tokenPeer != 0:
+				w.peerEvent(ev)
+			case ev.token != tokenWake:
+				w.accept(w.s.tokens.get(uint32(ev.token)))
+			}
+			if w.state.Load() == retired {
+				return
+			}
+		}
+		if w.s.stopped.Load() {
+			return
+		}
+		wait := w.s.expirePending()
+		if err := w.loop.poll.wait(&w.loop.events, wait); err != nil {
+			w.s.log.problem("cannot wait for connections", err)
+			time.Sleep(backoffMax) // never spin on an error that should not be
+		}
+	}
+}
+
+// accept takes a batch of connections from a listener. The worker may have
+// lost its loop afterwards.
+func (w *worker) accept(l *socket) {
+	if l == nil {
+		return // closed since
+	}
+	u := l.unit
+	for range acceptBatch {
+		if w.s.stopping.Load() {
+			return
+		}
+		queue := u.row.Load().queues()
+		if queue && !w.s.reservePlace(u) {
+			return
+		}
+		fd, peer, err := l.Accept()
+		if err != nil {
+			if queue {
+				w.s.returnPlace(u)
+			}
+			if again(err) || errors.Is(err, listener.ErrClosed) {
+				return
+			}
+			if !w.acceptFailed(u, err) {
+				return
+			}
+			continue
+		}
+		w.connection(l, fd, peer, queue)
+		if w.state.Load() == retired {
+			return
+		}
+	}
+}
+
+// acceptFailed says whether to go on accepting.
+func (w *worker) acceptFailed(u *unit, err error) bool {
+	switch {
+	case passing(err):
+		return true
+	case shortage(err):
+		// A pending negotiation is worth less than a newcomer.
+		if w.s.evictAny() {
+			return true
+		}
+		w.s.log.shortage(u, err)
+		w.s.pauseFor(u, pauseShortage, shortagePause)
+	default:
+		w.s.log.acceptFailed(u, err)
+		w.s.pauseFor(u, pauseShortage, backoffMax)
+	}
+	return false
+}
+
+// shortagePause is how long a row does not accept after the process or the
+// system was out of descriptors: long enough not to spin, short enough not to be noticed.
+const shortagePause = 100 * time.Millisecond
+
+// start runs the spawner, and lets the watcher see for how long.
+func (w *worker) start(u *unit, p *spawn.Program, fd int, env []byte) (int, error) {
+	w.unit.Store(u)
+	w.killed.Store(false)
+	w.state.Store(starting)
+	w.since.Store(max(1, int64(w.s.now())))
+	w.s.watcher.attend()
+	pid, err := w.spawner.Start(p, fd, env)
+	w.since.Store(0)
+	// When the watcher was faster, the loop has another worker by now; this
+	// one finishes the connection in hand and ends.
+	w.state.CompareAndSwap(starting, serving)
+	return pid, err
+}

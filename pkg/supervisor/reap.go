@@ -1,0 +1,193 @@
+package supervisor
+
+// The end of an instance. Nothing else in the daemon waits for children: a
+// second waiter could take an exit that is not its own.
+
+import (
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
+)
+
+// An instance is one run of a service: all that a living child costs.
+type instance struct {
+	unit        *unit
+	lease       limit.Lease
+	peer, local netip.AddrPort
+	start       time.Duration
+}
+
+// earlyKept is how long the exit of an unknown child is remembered while a
+// start is under way. The start's own thread needs it within microseconds; on
+// a machine that is swapping, within seconds.
+const earlyKept = time.Minute
+
+type reaper struct {
+	mu       sync.Mutex
+	running  map[int]*instance
+	starting int           // starts under way
+	early    map[int]exit  // exits that came before their record
+	idle     chan struct{} // closed when the last instance ends; made by empty
+}
+
+type exit struct {
+	status syscall.WaitStatus
+	usage  syscall.Rusage
+	at     time.Duration
+}
+
+func (r *reaper) init() {
+	r.running, r.early = map[int]*instance{}, map[int]exit{}
+}
+
+// begin says that a child is about to be made: from here on an unknown exit
+// may be its.
+func (r *reaper) begin() {
+	r.mu.Lock()
+	r.starting++
+	r.mu.Unlock()
+}
+
+// abort ends a begin that made no instance. The child, if there was one, has
+// failed before its program; its exit concerns nobody.
+func (r *reaper) abort() {
+	r.mu.Lock()
+	r.startedLocked()
+	r.mu.Unlock()
+}
+
+func (r *reaper) startedLocked() {
+	if r.starting--; r.starting == 0 && len(r.early) > 0 {
+		clear(r.early)
+	}
+}
+
+// store ends a begin with an instance. If its child was reaped already, the
+// exit is returned.
+func (r *reaper) store(pid int, in *instance) (exit, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, gone := r.early[pid]
+	if gone {
+		delete(r.early, pid)
+	} else {
+		r.running[pid] = in
+	}
+	r.startedLocked()
+	return e, gone
+}
+
+// killStarting ends the child of a start that has lasted since the given
+// moment. A start whose record is not stored yet has a child that is either
+// not reaped or in early: under the lock its pid cannot become another's.
+func (r *reaper) killStarting(w *worker, since int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pid := w.spawner.PID()
+	if pid == 0 || w.since.Load() != since {
+		return false
+	}
+	if _, gone := r.early[pid]; gone {
+		return false
+	}
+	w.killed.Store(true)
+	return syscall.Kill(pid, syscall.SIGKILL) == nil
+}
+
+// each calls f for every running instance. No pid can be reaped meanwhile.
+func (r *reaper) each(f func(pid int, in *instance)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for pid, in := range r.running {
+		f(pid, in)
+	}
+}
+
+func (r *reaper) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.running)
+}
+
+// empty returns a channel that is closed as soon as no instance runs.
+func (r *reaper) empty() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.idle == nil {
+		r.idle = make(chan struct{})
+	}
+	r.checkIdleLocked()
+	return r.idle
+}
+
+func (r *reaper) checkIdleLocked() {
+	if r.idle != nil && len(r.running) == 0 {
+		select {
+		case <-r.idle:
+		default:
+			close(r.idle)
+		}
+	}
+}
+
+// wait reaps one child that has ended, without blocking: SIGCHLD has told that
+// there is one, or the last call found one. It returns its instance, or nil for a
+// child that has none.
+func (r *reaper) wait(now time.Duration) (pid int, in *instance, e exit) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for {
+		e.at = now
+		pid, err := syscall.Wait4(-1, &e.status, syscall.WNOHANG, &e.usage)
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return 0, nil, e
+		}
+		in := r.running[pid]
+		if in != nil {
+			delete(r.running, pid)
+			r.checkIdleLocked()
+		} else if r.starting > 0 {
+			for p, x := range r.early {
+				if now-x.at > earlyKept {
+					delete(r.early, p)
+				}
+			}
+			r.early[pid] = e
+		}
+		return pid, in, e
+	}
+}
+
+// reapLoop ends instances until the supervisor has stopped. As the first
+// process of a container it reaps strangers as well.
+func (s *Supervisor) reapLoop(children <-chan os.Signal) {
+	for {
+		for {
+			pid, in, e := s.reaper.wait(s.now())
+			if pid == 0 {
+				break
+			}
+			if in != nil {
+				s.end(pid, in, e)
+			}
+		}
+		select {
+		case <-children:
+		case <-s.quit:
+			return
+		}
+	}
+}
+
+// end is the one place where an instance ends, whatever it ran.
+func (s *Supervisor) end(pid int, in *instance, e exit) {
+	s.giveBack(in.unit, &in.lease)
+	s.log.ended(pid, in, e)
+}

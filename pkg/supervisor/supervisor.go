@@ -1,0 +1,204 @@
+// Package supervisor runs a table: it accepts, gates, negotiates, looks up,
+// admits, starts and reaps.
+//
+// A connection goes one way through it, and every step calls down and returns:
+//
+//	loop.go       accept: one epoll set and one worker per processor
+//	gate.go       access and limits of the listener's own row
+//	negotiate.go  the multiplexer: one line is peeked, then taken
+//	start.go      look up, admit, hand the socket to a child
+//	reap.go       the end: one place that waits for children
+//
+// The table itself comes from outside, checked; apply.go makes a new one the
+// running one. Nothing here reads a configuration, a user or a file. A running
+// child costs one record, a pending negotiation a descriptor and a record:
+// neither has a goroutine.
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
+)
+
+// maxLoops bounds the loops on large machines: beyond it the kernel's own
+// locks are what limits starting processes.
+const maxLoops = 8
+
+// A Supervisor runs one table at a time. Apply, Stop and Run may be called
+// from different goroutines; Apply by one at a time.
+type Supervisor struct {
+	log   *events
+	epoch time.Time // now() counts from here
+
+	loops   []*loop
+	live    atomic.Pointer[live] // what the running table means
+	units   map[string]*unit     // under applyMu: all units, also of removed rows with instances
+	applyMu sync.Mutex
+
+	tokens  tokenMap // listener by epoll token
+	pending pendingTable
+	reaper  reaper
+	watcher watcher
+	forking backoff // after clone failed for want of memory or processes
+	reserve reserve // descriptors that are kept back
+
+	wakeFd   int
+	stopping atomic.Bool // no new connections
+	stopped  atomic.Bool // the workers end
+	workers  sync.WaitGroup
+	helpers  sync.WaitGroup
+	quit     chan struct{}
+}
+
+// live is everything a connection needs from the running table. It is replaced
+// as a whole, never changed.
+type live struct {
+	table *service.Table
+	mux   map[string]*unit // by folded name
+	help  []*unit          // sorted by name, without hidden ones
+}
+
+// New makes a supervisor that serves nothing yet. Call Apply, then Run.
+// spawn.Init must have been called.
+func New(log *slog.Logger) (*Supervisor, error) {
+	s := &Supervisor{
+		epoch: time.Now(),
+		units: map[string]*unit{},
+		quit:  make(chan struct{}),
+	}
+	s.log = newEvents(log, s.now)
+	s.live.Store(&live{table: &service.Table{}})
+	s.reaper.init()
+	s.watcher.init()
+	s.pending.init()
+	var err error
+	if s.wakeFd, err = newWake(); err != nil {
+		return nil, fmt.Errorf("making a wake-up descriptor: %w", err)
+	}
+	for range min(runtime.NumCPU(), maxLoops) {
+		l, err := newLoop(s.wakeFd)
+		if err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		s.loops = append(s.loops, l)
+	}
+	s.reserve.fill()
+	return s, nil
+}
+
+// now is the monotonic time since the supervisor was made.
+func (s *Supervisor) now() time.Duration { return time.Since(s.epoch) }
+
+// Run serves until Stop has been called and its grace is over. It starts the
+// loops, the reaper and the watchers, and returns when all of them have ended.
+func (s *Supervisor) Run() error {
+	// A loop in a system call keeps its P for a moment; the reaper and the
+	// others must not wait for that moment.
+	if os.Getenv("GOMAXPROCS") == "" {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(len(s.loops) + 2))
+	}
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
+	defer signal.Stop(children)
+	s.helpers.Go(func() { s.reapLoop(children) })
+	s.helpers.Go(s.watchSpawns)
+	addresses, err := watchAddresses(s.addressesChanged)
+	if err != nil {
+		s.log.problem("cannot watch the addresses of this machine", err)
+	}
+	var failed error
+	for _, l := range s.loops {
+		w, err := s.newWorker(l)
+		if err != nil {
+			failed = fmt.Errorf("starting a worker: %w", err)
+			s.halt()
+			break
+		}
+		s.run(w)
+	}
+	s.workers.Wait()
+	if addresses != nil {
+		addresses.Close()
+	}
+	close(s.quit)
+	s.helpers.Wait()
+	s.refusePending(nil)
+	s.log.flush()
+	return errors.Join(failed, s.close())
+}
+
+// close gives back what New has opened.
+func (s *Supervisor) close() error {
+	for _, l := range s.loops {
+		l.poll.close()
+	}
+	closeFd(s.wakeFd)
+	s.reserve.release()
+	return nil
+}
+
+// Stop ends the service: no new connection is accepted, pending negotiations
+// are refused, running instances get the grace of the table. A value on hurry
+// cuts the grace short. Then what outlives it is treated as its row says, and
+// Run returns. Stop blocks until all that is done.
+func (s *Supervisor) Stop(hurry <-chan os.Signal) {
+	s.applyMu.Lock()
+	defer s.applyMu.Unlock()
+	if s.stopping.Swap(true) {
+		return
+	}
+	table := s.live.Load().table
+	for _, u := range s.units {
+		s.closeListeners(u, nil)
+	}
+	s.live.Store(&live{table: table})
+	s.refusePending(nil)
+	if n := s.reaper.count(); n > 0 && table.Server.Grace > 0 {
+		s.log.draining(n, table.Server.Grace)
+		grace := time.NewTimer(table.Server.Grace)
+		defer grace.Stop()
+		select {
+		case <-s.reaper.empty():
+		case <-grace.C:
+		case <-hurry:
+		}
+	}
+	s.reaper.each(func(pid int, in *instance) {
+		switch in.unit.row.Load().OnStop {
+		case service.StopTerm:
+			syscall.Kill(-pid, syscall.SIGTERM)
+		case service.StopKill:
+			syscall.Kill(-pid, syscall.SIGKILL)
+		case service.StopLeave:
+			s.log.left(pid, in)
+		}
+	})
+	s.halt()
+}
+
+// halt ends the workers.
+func (s *Supervisor) halt() {
+	s.stopped.Store(true)
+	wake(s.wakeFd)
+}
+
+// compileProgram turns an exec row into the system calls of its child.
+func compileProgram(sv *service.Service) (*spawn.Program, error) {
+	e := sv.Exec
+	a := spawn.Attr{Path: e.Path, Argv: e.Argv, Env: e.Env, Dir: e.Dir, Umask: e.Umask, Go: sv.Plus}
+	if e.Cred != nil {
+		a.Cred = &spawn.Cred{UID: e.Cred.UID, GID: e.Cred.GID, Groups: e.Cred.Groups}
+	}
+	return a.Compile()
+}

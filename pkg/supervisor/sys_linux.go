@@ -1,0 +1,160 @@
+package supervisor
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A poller is one epoll set. Its methods may be called by any thread.
+type poller struct{ fd int }
+
+// An event is what a poller reports of one descriptor.
+type event struct {
+	token  uint64
+	urgent bool // urgent data stands in the stream
+	ended  bool // the peer has closed its side, or all of it
+}
+
+func newPoller() (poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	return poller{fd}, os.NewSyscallError("epoll_create1", err)
+}
+
+func (p poller) close() { unix.Close(p.fd) }
+
+// addListener watches a listening socket: level-triggered, and exclusive, so
+// that a connection wakes one idle loop and not all of them.
+func (p poller) addListener(fd int, token uint64) error {
+	return p.add(fd, token, unix.EPOLLIN|unix.EPOLLEXCLUSIVE)
+}
+
+// addPeer watches a connection edge-triggered: a partial line must not be
+// reported again and again. EPOLLPRI tells of urgent data, at which a peek ends.
+func (p poller) addPeer(fd int, token uint64, writing bool) error {
+	events := uint32(unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff)
+	if writing {
+		events |= unix.EPOLLOUT
+	}
+	return p.add(fd, token, events)
+}
+
+// addWake watches an eventfd for all who wait.
+func (p poller) addWake(fd int, token uint64) error { return p.add(fd, token, unix.EPOLLIN) }
+
+func (p poller) add(fd int, token uint64, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(token), Pad: int32(token >> 32)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &ev))
+}
+
+func (p poller) remove(fd int) { unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) }
+
+// An eventBuffer is where a loop's events land; next is the first that has not
+// been looked at. It belongs to the loop and not to its worker, so that the
+// worker that takes over a loop finds what its predecessor had not come to.
+type eventBuffer struct {
+	raw     [128]unix.EpollEvent
+	next, n int
+}
+
+// pop takes the next event.
+func (b *eventBuffer) pop() (event, bool) {
+	if b.next == b.n {
+		return event{}, false
+	}
+	e := &b.raw[b.next]
+	b.next++
+	return event{
+		token:  uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32,
+		urgent: e.Events&unix.EPOLLPRI != 0,
+		ended:  e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0,
+	}, true
+}
+
+// wait fills the buffer; a negative timeout waits for ever.
+func (p poller) wait(b *eventBuffer, timeout time.Duration) error {
+	ms := -1
+	if timeout >= 0 {
+		// Rounded up: waking a moment too early would mean to spin.
+		ms = int(min((timeout+time.Millisecond-1)/time.Millisecond, 1<<30))
+	}
+	n, err := unix.EpollWait(p.fd, b.raw[:], ms)
+	b.next, b.n = 0, max(n, 0)
+	if err == unix.EINTR {
+		return nil
+	}
+	return os.NewSyscallError("epoll_wait", err)
+}
+
+// newWake makes an eventfd that is not set.
+func newWake() (int, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	return fd, os.NewSyscallError("eventfd", err)
+}
+
+// wake sets it, for good.
+func wake(fd int) { unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
+
+func closeFd(fd int) { unix.Close(fd) }
+
+// abortFd closes a connection with a reset, so that the peer cannot take what
+// happened for an orderly end.
+func abortFd(fd int) {
+	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	unix.Close(fd)
+}
+
+func again(err error) bool { return err == unix.EAGAIN }
+
+// peek copies what waits in the socket without taking it. 0 bytes and no error
+// is the end of the stream.
+func peek(fd int, b []byte) (int, error) {
+	return recv(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+}
+
+// take reads bytes that a peek has shown.
+func take(fd int, b []byte) (int, error) { return recv(fd, b, unix.MSG_DONTWAIT) }
+
+func recv(fd int, b []byte, flags int) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, b, flags)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+// send writes without waiting and without SIGPIPE.
+func send(fd int, b []byte) (int, error) {
+	for {
+		n, err := unix.SendmsgN(fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// shutdownWrite says that no more will be sent.
+func shutdownWrite(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }
+
+// shortage reports whether an error of accept4(2) means that the process or
+// the system is out of descriptors or memory.
+func shortage(err error) bool {
+	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM
+}
+
+// passing reports whether an error of accept4(2) concerns one connection only,
+// accept(2) under "Error handling".
+func passing(err error) bool {
+	switch err {
+	case unix.ECONNABORTED, unix.EPERM, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN, unix.ENONET,
+		unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH, unix.ETIMEDOUT:
+		return true
+	}
+	return false
+}
+
+// overrun reports whether a netlink socket has lost messages, netlink(7).
+func overrun(err error) bool { return errors.Is(err, unix.ENOBUFS) }

@@ -1,0 +1,213 @@
+package supervisor
+
+// A unit is the runtime shape of a row: the value, and everything that lives
+// longer than one table: listeners, books, pauses.
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
+	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
+)
+
+// A row is a service's value and its compiled program; a reload replaces both
+// at once.
+type row struct {
+	*service.Service
+	program *spawn.Program // nil for a builtin row
+}
+
+type unit struct {
+	id  string
+	row atomic.Pointer[row]
+
+	mu        sync.Mutex // guards the next three
+	book      *limit.Book
+	listeners []*socket
+	paused    pause // why the listeners are out of the poll sets; 0: they are in
+
+	// Under Supervisor.applyMu:
+	removed bool      // no row of the running table; kept for its instances
+	waiting []waiting // endpoints whose address is not up
+
+	stuck backoff      // after children that did not reach their program
+	crowd pendingCrowd // multiplexers: guarded by pendingTable.mu
+}
+
+// A socket is a listener that the loops know by its token.
+type socket struct {
+	*listener.Listener
+	token uint32
+	unit  *unit
+	gone  bool // under applyMu: closed before the change it belongs to was sure
+}
+
+// A pause is a set of reasons not to accept. The peers stay in the kernel's
+// queue; nothing is closed.
+type pause uint8
+
+const (
+	pauseInstances pause = 1 << iota // overflow = "queue": all instances taken
+	pauseShortage                    // out of descriptors
+	pauseBackoff                     // its children do not reach their program, or cannot be made
+)
+
+// pauseUnit takes the listeners out of every poll set.
+func (s *Supervisor) pauseUnit(u *unit, why pause) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.pauseLocked(u, why)
+}
+
+func (s *Supervisor) pauseLocked(u *unit, why pause) {
+	if u.paused == 0 {
+		for _, l := range u.listeners {
+			s.unpoll(l)
+		}
+	}
+	u.paused |= why
+}
+
+// resumeUnit takes one reason away, and polls again when it was the last.
+func (s *Supervisor) resumeUnit(u *unit, why pause) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.resumeLocked(u, why)
+}
+
+func (s *Supervisor) resumeLocked(u *unit, why pause) {
+	if u.paused&why == 0 {
+		return
+	}
+	u.paused &^= why
+	if u.paused == 0 {
+		for _, l := range u.listeners {
+			s.poll(l)
+		}
+	}
+}
+
+// pauseFor pauses and has the unit resumed after d.
+func (s *Supervisor) pauseFor(u *unit, why pause, d time.Duration) {
+	s.pauseUnit(u, why)
+	time.AfterFunc(d, func() { s.resumeUnit(u, why) })
+}
+
+// poll puts a listener into every loop's set.
+func (s *Supervisor) poll(l *socket) {
+	for _, loop := range s.loops {
+		if err := loop.poll.addListener(l.Fd(), uint64(l.token)); err != nil {
+			s.log.problem("cannot poll a listener", err)
+		}
+	}
+}
+
+func (s *Supervisor) unpoll(l *socket) {
+	for _, loop := range s.loops {
+		loop.poll.remove(l.Fd())
+	}
+}
+
+// reservePlace takes a place for an instance before its connection is
+// accepted, for rows that leave the excess in the kernel's queue. Without a
+// place the row stops accepting until an instance ends.
+func (s *Supervisor) reservePlace(u *unit) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.book.Reserve() {
+		return true
+	}
+	s.pauseLocked(u, pauseInstances)
+	return false
+}
+
+func (s *Supervisor) returnPlace(u *unit) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.book.Unreserve()
+	s.resumeLocked(u, pauseInstances)
+}
+
+// giveBack ends a lease, which may let a waiting peer in.
+func (s *Supervisor) giveBack(u *unit, l *limit.Lease) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.book.Release(l)
+	s.resumeLocked(u, pauseInstances)
+}
+
+// idle reports whether nothing of a removed unit is left to keep.
+func (u *unit) idle() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.book.Instances() == 0
+}
+
+// A tokenMap finds listeners by their epoll token. A token is never used
+// again, so an event that was on its way when its listener was closed finds
+// nothing.
+type tokenMap struct {
+	next uint32 // under applyMu
+	m    atomic.Pointer[map[uint32]*socket]
+}
+
+func (t *tokenMap) get(token uint32) *socket {
+	if m := t.m.Load(); m != nil {
+		return (*m)[token]
+	}
+	return nil
+}
+
+// make returns a token that never was.
+func (t *tokenMap) make() uint32 {
+	t.next++
+	return t.next
+}
+
+// replace makes the map that a reload leaves.
+func (t *tokenMap) replace(units map[string]*unit) {
+	m := map[uint32]*socket{}
+	for _, u := range units {
+		for _, l := range u.listeners {
+			m[l.token] = l
+		}
+	}
+	t.m.Store(&m)
+}
+
+// A backoff grows with every failure and is over after one success. On the
+// path of a connection it is two atomic loads.
+type backoff struct {
+	delay, until atomic.Int64 // nanoseconds; until on the supervisor's clock
+}
+
+const (
+	backoffMin = 50 * time.Millisecond
+	backoffMax = time.Second
+)
+
+// failed notes a failure and says how long to wait now. Failures while a wait
+// runs do not make it longer.
+func (b *backoff) failed(now, least, most time.Duration) time.Duration {
+	until := b.until.Load()
+	if int64(now) < until {
+		return time.Duration(until) - now
+	}
+	d := min(max(2*time.Duration(b.delay.Load()), least), most)
+	if b.until.CompareAndSwap(until, int64(now+d)) {
+		b.delay.Store(int64(d))
+	}
+	return d
+}
+
+func (b *backoff) active(now time.Duration) bool { return int64(now) < b.until.Load() }
+
+func (b *backoff) worked() {
+	if b.delay.Load() != 0 {
+		b.delay.Store(0)
+	}
+}
