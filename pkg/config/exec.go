@@ -1,0 +1,207 @@
+// The child of a row: its program, who it is, and where it stands.
+
+package config
+
+import (
+	"path"
+	"slices"
+	"strconv"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/account"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+)
+
+// The kernel's bounds: PATH_MAX, MAX_ARG_STRLEN and NGROUPS_MAX (execve(2),
+// setgroups(2)).
+const (
+	maxPath   = 4095
+	maxArg    = 128<<10 - 1
+	maxGroups = 65536
+)
+
+// nobody is who a row's child would be whose user has vanished. The row is
+// refused; this is only so that it can never be the daemon's own identity.
+const nobody = 65534
+
+func (r *row) exec() {
+	s := &r.text
+	e := &service.Exec{Dir: "/", Umask: 0o022}
+	r.program(e)
+	if s.Cwd.IsSet() && r.absolute("cwd", s.Cwd, "/var/empty") {
+		e.Dir = path.Clean(s.Cwd.V)
+		if err := r.c.asked.dir(r.c.o, e.Dir); err != nil && !r.isDefaults() {
+			r.warnf("cwd", s.Cwd.Pos, "%s: %v; the row refuses until it is there", e.Dir, err)
+		}
+	}
+	if s.Umask.IsSet() {
+		n, err := strconv.ParseUint(s.Umask.V, 8, 32)
+		if err != nil || n > 0o777 {
+			r.errorf("umask", s.Umask.Pos, "%s is no umask; write an octal number from \"000\" to \"777\" instead", clip(s.Umask.V))
+		}
+		e.Umask = uint32(n)
+	}
+	u := r.identity(e)
+	e.Env = r.environment(u)
+	if !r.isDefaults() && s.Exec.IsSet() {
+		r.svc.Exec = e
+	}
+}
+
+// program fills in path and arguments.
+func (r *row) program(e *service.Exec) {
+	s := &r.text
+	if !s.Exec.IsSet() {
+		return
+	}
+	if len(s.Exec.V) == 0 {
+		r.errorf("exec", s.Exec.Pos, "an empty list; write the program's path and its arguments")
+		return
+	}
+	for i, a := range s.Exec.V {
+		if i == 0 || !a.IsSet() {
+			continue
+		}
+		if a.V == "" || r.plain("exec", a, maxArg, "an argument of at most 131071 bytes") {
+			e.Argv = append(e.Argv, a.V)
+		}
+	}
+	p := s.Exec.V[0]
+	if p.IsSet() && r.absolute("exec", p, "/bin/date") {
+		e.Path = p.V
+		if err := r.c.asked.program(r.c.o, e.Path); err != nil && !r.isDefaults() {
+			r.warnf("exec", p.Pos, "%s: %v; the row refuses until it is there", e.Path, err)
+		}
+	}
+	argv0 := e.Path
+	if s.Argv0.IsSet() && (s.Argv0.V == "" || r.plain("argv0", s.Argv0, maxArg, "a name of at most 131071 bytes")) {
+		argv0 = s.Argv0.V
+	}
+	e.Argv = slices.Insert(e.Argv, 0, argv0)
+}
+
+// absolute checks a path.
+func (r *row) absolute(key string, s String, example string) bool {
+	if !r.plain(key, s, maxPath, "a path such as \""+example+"\"") {
+		return false
+	}
+	if s.V[0] != '/' {
+		r.errorf(key, s.Pos, "%s is a relative path; write one from the root such as %q instead", clip(s.V), example)
+		return false
+	}
+	return true
+}
+
+// identity fills in who the child is and returns the user its environment is
+// made for.
+func (r *row) identity(e *service.Exec) account.User {
+	if r.c.o.UID != 0 {
+		return r.ownIdentity()
+	}
+	s := &r.text
+	if !s.User.IsSet() {
+		if !r.isDefaults() && s.Exec.IsSet() {
+			r.errorf("user", s.Pos, "there is none, here or in [defaults]; write user = \"root\" if root is meant, else a user with fewer rights such as \"nobody\"")
+		}
+		if !s.Group.IsSet() && !s.Groups.IsSet() {
+			return account.User{}
+		}
+	}
+	cred := &service.Cred{User: s.User.V, UID: nobody, GID: nobody}
+	e.Cred = cred
+	var u account.User
+	known := false
+	if s.User.IsSet() {
+		var err error
+		if u, err = r.c.asked.user(r.c.o.Accounts, s.User.V); err != nil {
+			r.vanished("user", s.User, err, "the name of a user or a number")
+		} else {
+			known, cred.UID, cred.GID = true, u.UID, u.GID
+		}
+	}
+	switch {
+	case s.Group.IsSet():
+		if gid, err := r.c.asked.group(r.c.o.Accounts, s.Group.V); err != nil {
+			r.vanished("group", s.Group, err, "the name of a group or a number")
+		} else {
+			cred.GID = gid
+		}
+	case known && u.Bare:
+		cred.GID = nobody
+		if !r.isDefaults() {
+			r.errorf("user", s.User.Pos, "%s has no entry in passwd, so its group is not known; write group = \"GROUP\" beside it", clip(s.User.V))
+		}
+	}
+	if s.Groups.IsSet() {
+		for _, g := range s.Groups.V {
+			if !g.IsSet() {
+				continue
+			}
+			if gid, err := r.c.asked.group(r.c.o.Accounts, g.V); err != nil {
+				r.vanished("groups", g, err, "the name of a group or a number")
+			} else {
+				cred.Groups = append(cred.Groups, gid)
+			}
+		}
+	} else if known {
+		gids, err := r.c.asked.groups(r.c.o.Accounts, u)
+		if err != nil {
+			r.vanished("user", s.User, err, "groups = [...] to do without")
+		}
+		cred.Groups = append(slices.Clone(gids), cred.GID) // as initgroups(3) does
+	}
+	slices.Sort(cred.Groups)
+	cred.Groups = slices.Compact(cred.Groups)
+	if len(cred.Groups) > maxGroups {
+		r.errorf("groups", s.Groups.Pos, "%d groups; write at most %d", len(cred.Groups), maxGroups)
+	}
+	return u
+}
+
+// ownIdentity is for a daemon that is not root: its children are who it is,
+// and a row may at most say so.
+func (r *row) ownIdentity() account.User {
+	s, o := &r.text, r.c.o
+	own := strconv.FormatUint(uint64(o.UID), 10)
+	me, err := r.c.asked.user(o.Accounts, own)
+	if err != nil {
+		me = account.User{Name: own, UID: o.UID, Home: "/", Shell: "/bin/sh", Bare: true}
+	}
+	if s.User.IsSet() {
+		if u, err := r.c.asked.user(o.Accounts, s.User.V); err != nil {
+			r.vanished("user", s.User, err, "the name of a user or a number")
+		} else if u.UID != o.UID {
+			r.errorf("user", s.User.Pos, "only root can run programs as %s; take it out, or start tcpmuxd as root", clip(s.User.V))
+		} else {
+			me = u
+		}
+	}
+	if s.Group.IsSet() {
+		if gid, err := r.c.asked.group(o.Accounts, s.Group.V); err != nil {
+			r.vanished("group", s.Group, err, "the name of a group or a number")
+		} else if gid != o.GID {
+			r.errorf("group", s.Group.Pos, "only root can run programs with group %s; take it out, or start tcpmuxd as root", clip(s.Group.V))
+		}
+	}
+	if s.Groups.IsSet() {
+		r.errorf("groups", s.Groups.Pos, "only root can set groups; take it out, or start tcpmuxd as root")
+	}
+	return me
+}
+
+// vanished reports a user or group that could not be looked up: an error, or
+// only a warning and a row that refuses, as Options say.
+func (r *row) vanished(key string, s String, err error, write string) {
+	text := "user"
+	if key != "user" {
+		text = "group"
+	}
+	text += " " + clip(s.V) + " is " + lookupError(err)
+	if r.c.o.VanishedUsers {
+		r.warnf(key, s.Pos, "%s; the row refuses until it is known", text)
+		if r.svc.Refuse == "" {
+			r.svc.Refuse = text
+		}
+		return
+	}
+	r.errorf(key, s.Pos, "%s; write %s instead", text, write)
+}

@@ -1,0 +1,133 @@
+// The values that more than one key has, and the keys that are nothing but
+// such values.
+
+package config
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+)
+
+// values compiles every key of the row.
+func (r *row) values() {
+	s, v := &r.text, &r.svc
+	choose(r, "socket", s.Socket, []choice[bool]{{"stream", true}})
+	if s.Wait.V {
+		r.errorf("wait", s.Wait.Pos, "tcpmuxd runs one instance for each connection; write wait = false instead")
+	}
+	v.Hidden = s.Hidden.V
+	v.Builtin = choose(r, "builtin", s.Builtin, []choice[service.Builtin]{{"", service.BuiltinNone}, {"tcpmux", service.BuiltinTCPMUX}})
+	v.Help = choose(r, "help", s.Help, []choice[service.Help]{{"allowed", service.HelpAllowed}, {"all", service.HelpAll}, {"off", service.HelpOff}})
+	timeout := r.duration("timeout", s.Timeout, 10*time.Second, 100*time.Millisecond, time.Hour, 0)
+	if r.kind == builtin {
+		v.Timeout = timeout
+	}
+	v.OnReload = choose(r, "on_reload", s.OnReload, []choice[service.OnReload]{{"finish", service.ReloadFinish}, {"end", service.ReloadEnd}})
+	v.OnStop = choose(r, "on_stop", s.OnStop, []choice[service.OnStop]{{"leave", service.StopLeave}, {"term", service.StopTerm}, {"kill", service.StopKill}})
+	r.access()
+	r.limits()
+	if r.kind&sockets != 0 {
+		v.Socket = r.socket()
+		r.endpoints()
+	}
+	if r.kind&programs != 0 {
+		r.exec()
+	}
+}
+
+// A choice is a word and what it stands for.
+type choice[T any] struct {
+	word  string
+	value T
+}
+
+// choose finds the word s among choices. The first is the default; an empty
+// word is nothing one can write.
+func choose[T any](r *row, key string, s String, choices []choice[T]) T {
+	if !s.IsSet() {
+		return choices[0].value
+	}
+	var words []string
+	for _, c := range choices {
+		if c.word == "" {
+			continue
+		}
+		if c.word == s.V {
+			return c.value
+		}
+		words = append(words, c.word)
+	}
+	r.errorf(key, s.Pos, "%s is none of its values; write %s instead", clip(s.V), either(words))
+	return choices[0].value
+}
+
+// number returns i, or def if it was not written or is out of bounds.
+func (r *row) number(key string, i Int, def, lo, hi int64) int64 {
+	if !i.IsSet() {
+		return def
+	}
+	if i.V < lo || i.V > hi {
+		r.errorf(key, i.Pos, "%d is out of bounds; write a number from %d to %d instead", i.V, lo, hi)
+		return def
+	}
+	return i.V
+}
+
+// duration reads "10s", "1m30s" and the like. With a unit the duration must be
+// a whole number of it: the kernel takes only those.
+func (r *row) duration(key string, s String, def, lo, hi, unit time.Duration) time.Duration {
+	if !s.IsSet() {
+		return def
+	}
+	d, err := time.ParseDuration(s.V)
+	switch {
+	case err != nil && strings.Trim(s.V, "0123456789") == "" && s.V != "":
+		r.errorf(key, s.Pos, "%s has no unit; write \"%ss\" instead", clip(s.V), clipped(s.V))
+	case err != nil:
+		r.errorf(key, s.Pos, "%s is no duration; write one such as \"10s\", \"500ms\" or \"1m30s\" instead", clip(s.V))
+	case d == 0 && s.V == "0":
+		r.errorf(key, s.Pos, "\"0\" has no unit; write \"0s\" instead")
+	case d < lo || d > hi:
+		r.errorf(key, s.Pos, "%s is out of bounds; write a duration from \"%s\" to \"%s\" instead", clip(s.V), short(lo), short(hi))
+	case unit != 0 && d%unit != 0:
+		r.errorf(key, s.Pos, "the kernel counts whole seconds here; write \"%s\" instead", short((d + unit - 1).Truncate(unit)))
+	default:
+		return d
+	}
+	return def
+}
+
+// short writes a duration without the zero units of its String.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func clipped(s string) string { return s[:min(len(s), 60)] }
+
+// plain checks that a string is not empty, not longer than max bytes and has
+// no NUL in it, which the kernel would take for its end.
+func (r *row) plain(key string, s String, max int, write string) bool {
+	var what string
+	switch {
+	case s.V == "":
+		what = "an empty string"
+	case len(s.V) > max:
+		what = fmt.Sprintf("a string of %d bytes, more than %d", len(s.V), max)
+	case strings.ContainsRune(s.V, 0):
+		what = "a string with a NUL in it"
+	default:
+		return true
+	}
+	r.errorf(key, s.Pos, "%s; write %s instead", what, write)
+	return false
+}
