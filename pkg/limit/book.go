@@ -165,6 +165,9 @@ func (b *Book) admit(now time.Duration, src Source, reserved bool) (Lease, Reaso
 		k := int32(hashOf(src.widen(sharedV4, sharedV6)) % sharedAccounts)
 		if b.shared == nil {
 			b.shared = new([sharedAccounts]account)
+			for i := range b.shared {
+				b.shared[i].at = full
+			}
 		}
 		a, l.account = &b.shared[k], -1-k
 	}
@@ -185,6 +188,7 @@ func (b *Book) admit(now time.Duration, src Source, reserved bool) (Lease, Reaso
 	if a == nil {
 		i = b.sources.insert(src)
 		a, l.account = b.sources.at(i), i+1
+		a.at = full
 	}
 	a.leases++
 	a.at = b.each.take(b.now, a.at)

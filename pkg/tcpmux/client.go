@@ -4,8 +4,8 @@ package tcpmux
 // It does not read the list that HELP gets, which has no form beyond its lines.
 
 // MaxReply is the longest reply in bytes, sign included and terminator not,
-// that ScanReply takes. RFC 1078 sets no limit; the longest known peer's has
-// 30 bytes.
+// that ScanReply takes. RFC 1078 sets no limit; what multiplexers really send
+// has a tenth of that.
 const MaxReply = 512
 
 // AppendRequest appends the line that asks for name, with CRLF, to dst. The
