@@ -1,6 +1,8 @@
 package testkit
 
 import (
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -25,6 +27,45 @@ func TestLeaksFindsDescriptor(t *testing.T) {
 	if leaks := before.leaks(patience); len(leaks) > 0 {
 		t.Errorf("still there after its end: %q", leaks)
 	}
+}
+
+func TestCheckForgivesPooledPipes(t *testing.T) {
+	r := &recorder{TB: t}
+	Check(r)
+	a, b := tcpPair(t)
+	c, d := tcpPair(t)
+	done := make(chan bool)
+	go func() { io.Copy(d, a); d.Close(); close(done) }()
+	io.WriteString(b, "through a pipe")
+	b.Close()
+	if got, err := io.ReadAll(c); err != nil || string(got) != "through a pipe" {
+		t.Errorf("copied %q, %v", got, err)
+	}
+	<-done
+	a.Close()
+	c.Close()
+	r.end()
+	if len(r.errors) > 0 {
+		t.Errorf("found leaks that are none: %v", r.errors)
+	}
+}
+
+func tcpPair(t *testing.T) (net.Conn, net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	a, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, b
 }
 
 func TestCheckFindsZombie(t *testing.T) {
