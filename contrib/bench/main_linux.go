@@ -131,7 +131,7 @@ func (b *bench) find(o options, report *Report) (used []*server, err error) {
 				continue
 			}
 			out, _ := exec.Command(path, "-V").Output()
-			report.Programs[s.name] = strings.TrimSpace(string(out))
+			report.Programs[s.name] = strings.TrimPrefix(strings.TrimSpace(string(out)), s.name+" ")
 			b.commands[s.name] = []string{path}
 		default:
 			command, version, err := peer(cache, s)
