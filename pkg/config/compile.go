@@ -51,6 +51,7 @@ type row struct {
 	kind      kind            // all for [defaults] itself
 	inherited map[string]bool // dotted keys that come from [defaults]
 	disabled  bool
+	implied   bool                      // nobody wrote it
 	listen    []bound                   // where it listens, and where that is written
 	heard     map[service.Endpoint]bool // the same, to find repetitions
 	svc       service.Service
@@ -65,7 +66,11 @@ func (r *row) problem(key string, pos Pos, format string, args []any) *Problem {
 	if r.isDefaults() || r.inherited[key] {
 		id = "[defaults]"
 	}
-	return &Problem{pos, id, key, fmt.Sprintf(format, args...)}
+	text := fmt.Sprintf(format, args...)
+	if r.implied && !r.inherited[key] {
+		text += " (rows that are reached by name imply this one; write out [service.tcpmux] with builtin = \"tcpmux\" to change it)"
+	}
+	return &Problem{pos, id, key, text}
 }
 
 func (r *row) errorf(key string, pos Pos, format string, args ...any) {
@@ -105,13 +110,13 @@ func (c *compiler) rows(t *service.Table) {
 		enabled  bool // one of them is enabled
 	)
 	for _, s := range c.f.Services {
-		r := c.row(s)
-		rows = append(rows, r)
+		r := c.row(s, false)
 		if o := first[s.ID]; o != nil {
 			r.errorf("", s.Pos, "there is such a row already at %s; take one of them out or call it otherwise", o.text.Pos)
 			continue
 		}
 		first[s.ID] = r
+		rows = append(rows, r)
 		if r.kind == builtin && (muxer == nil || !enabled) {
 			muxer, enabled = r, !r.disabled
 		}
@@ -137,8 +142,8 @@ func (c *compiler) rows(t *service.Table) {
 			break
 		}
 		s := &Service{ID: "tcpmux", Pos: firstMux.text.Pos}
-		s.Builtin = String{"tcpmux", s.Pos}
-		rows = append(rows, c.row(s))
+		s.Enabled, s.Builtin = Bool{true, s.Pos}, String{"tcpmux", s.Pos}
+		rows = append(rows, c.row(s, true))
 	case !enabled:
 		firstMux.warnf("", firstMux.text.Pos, "cannot be reached: the multiplexer, row %q at %s, is disabled", muxer.text.ID, muxer.text.Pos)
 	}
@@ -158,8 +163,8 @@ func (c *compiler) rows(t *service.Table) {
 }
 
 // row checks one row by itself.
-func (c *compiler) row(s *Service) *row {
-	r := &row{c: c, text: *s, inherited: make(map[string]bool)}
+func (c *compiler) row(s *Service, implied bool) *row {
+	r := &row{c: c, text: *s, implied: implied, inherited: make(map[string]bool)}
 	r.disabled = s.Enabled.IsSet() && !s.Enabled.V || !s.Enabled.IsSet() && c.f.Defaults.Enabled.IsSet() && !c.f.Defaults.Enabled.V
 	r.svc.ID = s.ID
 	r.svc.Origin = fmt.Sprintf("%s:%d", s.Pos.File, s.Pos.Line)
@@ -168,6 +173,11 @@ func (c *compiler) row(s *Service) *row {
 	r.inherit(&c.f.Defaults)
 	if r.kind != mux && r.svc.Name == "" {
 		r.svc.Name = cmp.Or(r.text.Name.V, s.ID)
+	}
+	if s.Name.IsSet() {
+		if bad := badName(s.Name.V); bad != "" {
+			r.errorf("name", s.Name.Pos, "the name %s; write a name of letters, digits and .-_+", bad)
+		}
 	}
 	r.values()
 	return r
@@ -201,8 +211,8 @@ func (r *row) identify() {
 	if !isMux {
 		if len(s.ID) >= len(muxPrefix) && strings.EqualFold(s.ID[:len(muxPrefix)], muxPrefix) {
 			r.errorf("", s.Pos, "%q is written in lower case; write [service.%q] instead", muxPrefix, muxPrefix+s.ID[len(muxPrefix):])
-		} else if bad := badID(s.ID); bad != "" {
-			r.errorf("", s.Pos, "%s; write a key of letters, digits and .-_+ and give the service's name by name = \"...\"", bad)
+		} else if bad := badName(s.ID); bad != "" {
+			r.errorf("", s.Pos, "the key %s; write a key of letters, digits and .-_+ and give the service's name by name = \"...\"", bad)
 		}
 	}
 	switch {
@@ -217,17 +227,18 @@ func (r *row) identify() {
 	}
 }
 
-// badID says what is wrong with a row's key.
-func badID(id string) string {
+// badName says what is wrong with the key or the name of a row: both stand in
+// the log and in the environment.
+func badName(s string) string {
 	switch {
-	case id == "":
-		return "the key is empty"
-	case len(id) > tcpmux.MaxName:
-		return fmt.Sprintf("the key is longer than %d bytes", tcpmux.MaxName)
+	case s == "":
+		return "is empty"
+	case len(s) > tcpmux.MaxName:
+		return fmt.Sprintf("is longer than %d bytes", tcpmux.MaxName)
 	}
-	for _, c := range id {
-		if c <= ' ' || c > '~' || strings.ContainsRune(`"'\/[]`, c) {
-			return fmt.Sprintf("the key has %q in it", c)
+	for _, c := range s {
+		if c <= ' ' || c > '~' || strings.ContainsRune("\"'\\/[]", c) {
+			return fmt.Sprintf("has %q in it", c)
 		}
 	}
 	return ""
@@ -242,7 +253,7 @@ func (r *row) misplaced() {
 			continue
 		}
 		if pos := written(k.field(&r.text)); pos.IsSet() {
-			r.errorf(k.name, pos, "means nothing for %s, only for %s; take it out", r.kind, k.kinds)
+			r.errorf(k.name, pos, "means nothing for %s; take it out", r.kind)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/account"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
@@ -191,15 +192,11 @@ func (r *row) ownIdentity() account.User {
 // vanished reports a user or group that could not be looked up: an error, or
 // only a warning and a row that refuses, as Options say.
 func (r *row) vanished(key string, s String, err error, write string) {
-	text := "user"
-	if key != "user" {
-		text = "group"
-	}
-	text += " " + clip(s.V) + " is " + lookupError(err)
+	text := clip(s.V) + " is " + lookupError(err)
 	if r.c.o.VanishedUsers {
 		r.warnf(key, s.Pos, "%s; the row refuses until it is known", text)
 		if r.svc.Refuse == "" {
-			r.svc.Refuse = text
+			r.svc.Refuse = strings.TrimSuffix(key, "s") + " " + text
 		}
 		return
 	}

@@ -26,7 +26,7 @@ func (k kind) String() string {
 	case builtin:
 		return "a multiplexer"
 	}
-	return "any row"
+	return "a row"
 }
 
 // A key of a table T: its name, the place it fills, an example of its value,
@@ -35,7 +35,7 @@ type key[T any] struct {
 	name    string
 	field   func(*T) any // a *Bool, *Int, *String, *List, *Keepalive, *Env, *Access or *Limits
 	example string
-	kinds   kind // service keys and limits only
+	kinds   kind // service keys only
 }
 
 var serverKeys = []key[Server]{
@@ -95,20 +95,20 @@ var keepaliveKeys = []key[Keepalive]{
 }
 
 var accessKeys = []key[Access]{
-	{"allow", func(a *Access) any { return &a.Allow }, `["192.0.2.0/24"]`, all},
-	{"deny", func(a *Access) any { return &a.Deny }, `["2001:db8::/32"]`, all},
+	{name: "allow", field: func(a *Access) any { return &a.Allow }, example: `["192.0.2.0/24"]`},
+	{name: "deny", field: func(a *Access) any { return &a.Deny }, example: `["2001:db8::/32"]`},
 }
 
 var limitsKeys = []key[Limits]{
-	{"instances", func(l *Limits) any { return &l.Instances }, `40`, all},
-	{"instances_per_source", func(l *Limits) any { return &l.InstancesPerSource }, `4`, all},
-	{"rate", func(l *Limits) any { return &l.Rate }, `"256/min"`, all},
-	{"burst", func(l *Limits) any { return &l.Burst }, `64`, all},
-	{"rate_per_source", func(l *Limits) any { return &l.RatePerSource }, `"60/min"`, all},
-	{"burst_per_source", func(l *Limits) any { return &l.BurstPerSource }, `16`, all},
-	{"source_prefix_v4", func(l *Limits) any { return &l.SourcePrefixV4 }, `24`, all},
-	{"source_prefix_v6", func(l *Limits) any { return &l.SourcePrefixV6 }, `56`, all},
-	{"overflow", func(l *Limits) any { return &l.Overflow }, `"queue"`, direct},
+	{name: "instances", field: func(l *Limits) any { return &l.Instances }, example: `40`},
+	{name: "instances_per_source", field: func(l *Limits) any { return &l.InstancesPerSource }, example: `4`},
+	{name: "rate", field: func(l *Limits) any { return &l.Rate }, example: `"256/min"`},
+	{name: "burst", field: func(l *Limits) any { return &l.Burst }, example: `64`},
+	{name: "rate_per_source", field: func(l *Limits) any { return &l.RatePerSource }, example: `"60/min"`},
+	{name: "burst_per_source", field: func(l *Limits) any { return &l.BurstPerSource }, example: `16`},
+	{name: "source_prefix_v4", field: func(l *Limits) any { return &l.SourcePrefixV4 }, example: `24`},
+	{name: "source_prefix_v6", field: func(l *Limits) any { return &l.SourcePrefixV6 }, example: `56`},
+	{name: "overflow", field: func(l *Limits) any { return &l.Overflow }, example: `"queue"`},
 }
 
 // topKeys are the keys that stand above all tables, and the tables.

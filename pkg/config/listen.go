@@ -93,7 +93,7 @@ func (r *row) endpoints() {
 	case r.kind == builtin:
 		r.listenOn(family, "", 1, String{"1", s.Pos}) // RFC 1078: TCP port 1
 	default:
-		if badID(s.ID) != "" && !s.Name.IsSet() {
+		if badName(r.svc.Name) != "" {
 			break // said already
 		}
 		pos := s.Pos

@@ -5,6 +5,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,13 +41,13 @@ func (l *loader) load(path string, from Pos, stack []string) {
 	fail := func(format string, args ...any) {
 		p := &Problem{Pos: from, Key: "include", Text: fmt.Sprintf(format, args...)}
 		if !from.IsSet() {
-			p.Pos, p.Key = Pos{File: path}, ""
+			p.Pos, p.Key = Pos{}, ""
 		}
 		l.f.Problems = append(l.f.Problems, p)
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		fail("reading the configuration: %v", err)
+		fail("%s cannot be read: %v", path, reason(err))
 		return
 	}
 	switch {
@@ -66,7 +67,7 @@ func (l *loader) load(path string, from Pos, stack []string) {
 	l.f.Paths = append(l.f.Paths, path)
 	text, err := readFile(path, maxFile)
 	if err != nil {
-		fail("reading the configuration: %v", err)
+		fail("%s cannot be read: %v", path, reason(err))
 		return
 	}
 	r := &reader{f: l.f, name: path}
@@ -116,7 +117,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if fi, err := os.Stat(path); err != nil {
 		return nil, err
 	} else if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, errors.New("not a regular file")
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -125,7 +126,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s is longer than %d bytes", path, limit)
+		err = fmt.Errorf("longer than %d bytes", limit)
 	}
 	return b, err
 }

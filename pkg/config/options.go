@@ -59,6 +59,13 @@ func System(accounts Accounts) *Options {
 	}
 }
 
+// AsRoot is o for a daemon that runs as root with all its rights, whoever asks.
+func (o *Options) AsRoot() *Options {
+	root := *o
+	root.UID, root.GID, root.BindPrivileged, root.Mark = 0, 0, true, true
+	return &root
+}
+
 // Capability numbers of capabilities(7), linux/capability.h.
 const (
 	capNetBindService = 10
@@ -126,7 +133,7 @@ func reason(err error) error {
 	return err
 }
 
-// unknown tells the two ways a lookup fails apart, in words.
+// lookupError tells the two ways a lookup fails apart, in words.
 func lookupError(err error) string {
 	if errors.Is(err, account.ErrUnknown) {
 		return "unknown"

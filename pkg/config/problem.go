@@ -94,6 +94,9 @@ func lines(errs []error) string {
 // nearest is the word of words that s was most likely meant to be, or "" if
 // none is close. A difference in case alone is always close.
 func nearest(s string, words []string) string {
+	if len(s) > 64 {
+		return ""
+	}
 	low := strings.ToLower(s)
 	best, bestDist := "", max(2, len(s)/3)+1
 	for _, w := range words {

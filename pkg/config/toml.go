@@ -142,7 +142,7 @@ func (r *reader) table(n *node, v any, row, key, write string) map[string]any {
 	case map[string]any:
 		return t
 	case []map[string]any:
-		r.report(n.elems[0].pos, row, key, "a list of tables; write %s instead, rows are told apart by their key", write)
+		r.report(n.pos, row, key, "a list of tables; write %s instead, rows are told apart by their key", write)
 	default:
 		r.report(n.val, row, key, "%s where a table is wanted; write %s instead", describe(v), write)
 	}
@@ -180,8 +180,15 @@ func (r *reader) unknown(n *node, row, prefix string, words []string) {
 func (r *reader) value(n *node, v any, row, key, example string, dst any) {
 	wrong := func(want string) {
 		write := example
-		if i, ok := v.(int64); ok && strings.HasPrefix(example, `"`) {
-			write = suggest(i, example)
+		switch v := v.(type) {
+		case int64:
+			if example[0] == '"' {
+				write = suggest(v, example)
+			}
+		case string: // a number or a truth value in quotes
+			if _, err := strconv.ParseUint(v, 10, 31); err == nil || v == "true" || v == "false" {
+				write = v
+			}
 		}
 		r.report(n.val, row, key, "%s where %s is wanted; write %s = %s instead", describe(v), want, key[strings.LastIndexByte(key, '.')+1:], write)
 	}

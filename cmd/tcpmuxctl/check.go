@@ -1,0 +1,76 @@
+// The command check: what is wrong with a configuration, without a daemon.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/account"
+	"github.com/tcpmuxd/tcpmuxd/pkg/config"
+	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
+)
+
+// check compiles each file by itself, as tcpmuxd would at its start, and
+// prints what it finds.
+func check(args []string, stdout, stderr io.Writer) int {
+	flags := newFlags("check")
+	asRoot := flags.Bool("r", false, "")
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		usage(stdout)
+		return exitOK
+	case err != nil:
+		return misused(stderr, "check: %v", err)
+	case flags.NArg() == 0:
+		return misused(stderr, "check: no file given")
+	}
+	accounts := account.Open(account.System(), getent)
+	options := config.System(accounts)
+	if *asRoot {
+		options = options.AsRoot()
+	}
+	code := exitOK
+	for _, file := range flags.Args() {
+		table, warnings, err := config.Compile(config.Load(file), options)
+		for _, w := range warnings {
+			fmt.Fprintf(stderr, "tcpmuxctl: warning: %v\n", w)
+		}
+		if err != nil {
+			code = exitError
+			all := problems(err)
+			for _, e := range all {
+				fmt.Fprintf(stderr, "tcpmuxctl: error: %v\n", e)
+			}
+			fmt.Fprintf(stdout, "%s: %s, %s\n", file, count(len(all), "error"), count(len(warnings), "warning"))
+			continue
+		}
+		fmt.Fprintf(stdout, "%s: ok, %s, %s\n", file, count(len(table.Services), "row"), count(len(warnings), "warning"))
+	}
+	return code
+}
+
+// problems takes an error of several apart.
+func problems(err error) []error {
+	if m := (*multierror.Error)(nil); errors.As(err, &m) {
+		return m.Errors
+	}
+	return []error{err}
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+// getent asks getent(1) in the way tcpmuxd does.
+func getent(ctx context.Context, args ...string) ([]byte, error) {
+	return spawn.Output(ctx, "/usr/bin/getent", append([]string{"getent"}, args...), []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
+}
