@@ -121,6 +121,14 @@ func (e *events) refused(u *unit, peer netip.AddrPort, why refusal) {
 	}
 }
 
+// unknown: a peer has asked the multiplexer for a name that no row has. Sampled.
+func (e *events) unknown(u *unit, peer netip.AddrPort, name []byte) {
+	if e.sample(sampleKey{u.id, "refuse", string(refusedUnknown)}) {
+		e.warn("refuse", slog.String("service", u.id), peerAttr(peer),
+			slog.String("reason", string(refusedUnknown)), slog.String("name", string(name)))
+	}
+}
+
 // helped: HELP was answered. Sampled.
 func (e *events) helped(u *unit, peer netip.AddrPort, n int) {
 	if e.sample(sampleKey{u.id, "help", ""}) {

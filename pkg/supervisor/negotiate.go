@@ -107,7 +107,7 @@ func (w *worker) ask(c connection, name []byte) {
 	}
 	u := live.mux[string(name)]
 	if u == nil {
-		w.refuse(c, c.mux, refusedUnknown, tcpmux.NotAvailable)
+		w.unknown(c, name)
 		return
 	}
 	w.enter(u, u.row.Load(), c)
@@ -117,7 +117,7 @@ func (w *worker) ask(c connection, name []byte) {
 func (w *worker) help(c connection, live *live) {
 	mode := c.mux.row.Load().Help
 	if mode == service.HelpOff {
-		w.refuse(c, c.mux, refusedUnknown, tcpmux.NotAvailable)
+		w.unknown(c, w.scratch.name)
 		return
 	}
 	var names []string
@@ -141,6 +141,13 @@ func allowed(r *row, c connection) bool {
 func (w *worker) refuse(c connection, u *unit, why refusal, line string) {
 	w.s.log.refused(u, c.peer, why)
 	w.dismiss(c, line)
+}
+
+// unknown refuses a name that no row has, in the same words as a row that is
+// denied or closed.
+func (w *worker) unknown(c connection, name []byte) {
+	w.s.log.unknown(c.mux, c.peer, name)
+	w.dismiss(c, tcpmux.NotAvailable)
 }
 
 // dismiss is the end of a refusal.

@@ -149,8 +149,8 @@ func (s *Supervisor) close() error {
 }
 
 // Stop ends the service: no new connection is accepted, pending negotiations
-// are refused, running instances get the grace of the table. A value on hurry
-// cuts the grace short. Then what outlives it is treated as its row says, and
+// are refused, running instances get the grace of the table. A signal on hurry
+// other than SIGHUP cuts the grace short. Then what outlives it is treated as its row says, and
 // Run returns. Stop blocks until all that is done.
 func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 	s.applyMu.Lock()
@@ -168,10 +168,15 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 		s.log.draining(n, table.Server.Grace)
 		grace := time.NewTimer(table.Server.Grace)
 		defer grace.Stop()
-		select {
-		case <-s.reaper.empty():
-		case <-grace.C:
-		case <-hurry:
+		for waiting := true; waiting; {
+			select {
+			case <-s.reaper.empty():
+				waiting = false
+			case <-grace.C:
+				waiting = false
+			case sig := <-hurry:
+				waiting = sig == syscall.SIGHUP
+			}
 		}
 	}
 	s.reaper.each(func(pid int, in *instance) {

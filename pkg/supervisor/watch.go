@@ -7,7 +7,6 @@ package supervisor
 import (
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 

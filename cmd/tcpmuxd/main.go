@@ -1,0 +1,169 @@
+// Command tcpmuxd is the super-server. See tcpmuxd(8).
+//
+// This package reads the command line, joins the two halves of the program,
+// text and sockets, and turns signals into calls. What a table means and how it
+// is run is decided elsewhere.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/hashicorp/go-multierror"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
+	"github.com/tcpmuxd/tcpmuxd/pkg/supervisor"
+)
+
+// version is stamped by the Makefile.
+var version = "devel"
+
+// Exit codes, see tcpmuxd(8).
+const (
+	exitOK     = 0
+	exitError  = 1 // the configuration has errors, or the daemon cannot run
+	exitUsage  = 64
+	exitSystem = 71
+)
+
+const defaultConfig = "/etc/tcpmuxd.toml"
+
+func main() {
+	// First of all: it looks at what this process has inherited, before
+	// anything else opens a descriptor or touches a signal.
+	if err := spawn.Init(); err != nil {
+		fmt.Fprintf(os.Stderr, "tcpmuxd: error: %v\n", err)
+		os.Exit(exitSystem)
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("tcpmuxd", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	file := flags.String("c", defaultConfig, "")
+	test := flags.Bool("t", false, "")
+	show := flags.Bool("V", false, "")
+	twin := flags.Bool("portable-spawn", false, "")
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(stdout, usage)
+		return exitOK
+	case err == nil && flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		fallthrough
+	case err != nil:
+		fmt.Fprintf(stderr, "tcpmuxd: error: %v\n%s\n", err, usage)
+		return exitUsage
+	case *show:
+		fmt.Fprintln(stdout, "tcpmuxd", version)
+		return exitOK
+	}
+	spawn.Use(*twin)
+	d := &daemon{path: *file, stderr: stderr}
+	if *test {
+		return d.test(stdout)
+	}
+	return d.serve()
+}
+
+const usage = `usage: tcpmuxd [-c file] [-t] [-portable-spawn]
+       tcpmuxd -V`
+
+// test reads and compiles the configuration, and serves nothing.
+func (d *daemon) test(stdout io.Writer) int {
+	_, table, warnings, err := d.load(nil)
+	for _, w := range warnings {
+		fmt.Fprintf(d.stderr, "tcpmuxd: warning: %v\n", w)
+	}
+	if err != nil {
+		printErrors(d.stderr, err)
+		return exitError
+	}
+	fmt.Fprintf(stdout, "%s: ok, %d rows, %d warnings\n", d.path, len(table.Services), len(warnings))
+	return exitOK
+}
+
+// serve runs the daemon in the foreground until a signal ends it.
+func (d *daemon) serve() int {
+	// A daemon of a few megabytes gains nothing from a large heap.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	// Caught and not ignored, because children inherit what is ignored.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+
+	file, table, warnings, err := d.load(nil)
+	if err != nil {
+		printErrors(d.stderr, err)
+		fmt.Fprintf(d.stderr, "tcpmuxd: hint: `tcpmuxctl check %s` shows the same without starting anything\n", d.path)
+		return exitError
+	}
+	d.startLog(table.Server)
+	defer d.stopLog()
+	d.logWarnings(warnings)
+	if ok, why := spawn.Native(); why != "" {
+		d.log.Warn("spawning is not what it could be", "native", ok, "reason", why)
+	}
+	s, err := supervisor.New(d.log)
+	if err != nil {
+		d.log.Error("cannot start", "error", err.Error())
+		return exitSystem
+	}
+	d.supervisor, d.file = s, file
+	if err := s.Apply(table); err != nil {
+		d.logErrors("cannot serve", err)
+		return exitError
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run() }()
+	d.log.Info("serving", "version", version, "file", d.path, "rows", len(table.Services), "pid", os.Getpid())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	accounts := d.watchAccounts(ctx)
+	for {
+		select {
+		case sig := <-signals:
+			if sig == syscall.SIGHUP {
+				d.reload()
+				continue
+			}
+			d.log.Info("stopping", "signal", sig.String())
+			s.Stop(signals)
+		case <-accounts:
+			d.recompile()
+		case err := <-ended:
+			if err != nil {
+				d.log.Error("ended", "error", err.Error())
+				return exitSystem
+			}
+			d.log.Info("stopped")
+			return exitOK
+		}
+	}
+}
+
+// printErrors writes each problem of a configuration on a line of its own.
+func printErrors(w io.Writer, err error) {
+	for _, e := range each(err) {
+		fmt.Fprintf(w, "tcpmuxd: error: %v\n", e)
+	}
+}
+
+// each takes an error of several apart.
+func each(err error) []error {
+	if m := (*multierror.Error)(nil); errors.As(err, &m) {
+		return m.Errors
+	}
+	return []error{err}
+}
