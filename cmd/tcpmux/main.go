@@ -68,7 +68,7 @@ func main() {
 	}
 	// Part of the message can be the server's words, which must not reach a
 	// terminal as commands.
-	fmt.Fprintf(os.Stderr, "tcpmux: %s\n", printable(err.Error()))
+	fmt.Fprintf(os.Stderr, "tcpmux: error: %s\n", printable(err.Error()))
 	code := exitIO
 	var f *failure
 	if errors.As(err, &f) {
