@@ -53,11 +53,17 @@ type Book struct {
 	shared  *[sharedAccounts]account
 }
 
-// An account is what one source owes.
+// An account is what one source owes: its leases, and the moment of its bucket
+// in its two parts, which take 8 bytes less than a moment.
 type account struct {
-	at     moment
+	ns     int64
+	frac   uint32
 	leases int32
 }
+
+func (a *account) at() moment { return moment{a.ns, a.frac} }
+
+func (a *account) set(m moment) { a.ns, a.frac = m.ns, m.frac }
 
 // A Lease is a place among the instances of one service. The zero Lease holds
 // none. It belongs to the Book that gave it and is kept with the instance.
@@ -93,12 +99,12 @@ func (b *Book) SetLimits(l Limits) {
 	b.at = whole.convert(b.now, b.at, &b.whole)
 	for i := range b.sources.made {
 		a := b.sources.at(i)
-		a.at = each.convert(b.now, a.at, &b.each)
+		a.set(each.convert(b.now, a.at(), &b.each))
 	}
 	if b.shared != nil {
 		for i := range b.shared {
 			a := &b.shared[i]
-			a.at = each.convert(b.now, a.at, &b.each)
+			a.set(each.convert(b.now, a.at(), &b.each))
 		}
 	}
 	b.limits, b.whole, b.each = l, whole, each
@@ -166,7 +172,7 @@ func (b *Book) admit(now time.Duration, src Source, reserved bool) (Lease, Reaso
 		if b.shared == nil {
 			b.shared = new([sharedAccounts]account)
 			for i := range b.shared {
-				b.shared[i].at = full
+				b.shared[i].set(full)
 			}
 		}
 		a, l.account = &b.shared[k], -1-k
@@ -175,7 +181,7 @@ func (b *Book) admit(now time.Duration, src Source, reserved bool) (Lease, Reaso
 	if a != nil && b.limits.InstancesPerSource > 0 && int(a.leases) >= b.limits.InstancesPerSource {
 		return Lease{}, OverInstancesPerSource
 	}
-	if a != nil && !b.each.ready(b.now, a.at) {
+	if a != nil && !b.each.ready(b.now, a.at()) {
 		return Lease{}, OverRatePerSource
 	}
 	if !reserved && b.full() {
@@ -188,10 +194,10 @@ func (b *Book) admit(now time.Duration, src Source, reserved bool) (Lease, Reaso
 	if a == nil {
 		i = b.sources.insert(src)
 		a, l.account = b.sources.at(i), i+1
-		a.at = full
+		a.set(full)
 	}
 	a.leases++
-	a.at = b.each.take(b.now, a.at)
+	a.set(b.each.take(b.now, a.at()))
 	b.at = b.whole.take(b.now, b.at)
 	b.instances++
 	if reserved {
@@ -221,7 +227,7 @@ func (b *Book) Release(l *Lease) {
 // it did.
 func (b *Book) closeIdle(i int32) bool {
 	s := b.sources.slot(i)
-	if !s.used || s.val.leases > 0 || !s.val.at.over(b.now) {
+	if !s.used || s.val.leases > 0 || !s.val.at().over(b.now) {
 		return false
 	}
 	b.sources.remove(i)
