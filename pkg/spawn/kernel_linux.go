@@ -25,7 +25,7 @@ const (
 // as with fork. Only what is written before the child executes its program is
 // really copied, but the page tables are, which makes a start about twice as
 // expensive.
-func needsCopy() string {
+var needsCopy = func() string {
 	setting, _ := os.ReadFile("/proc/sys/fs/suid_dumpable")
 	var uts unix.Utsname
 	unix.Uname(&uts)
