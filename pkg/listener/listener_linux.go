@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -231,8 +232,9 @@ func interfaceIndex(name string) (uint32, error) {
 func (l *Listener) accept() (int, netip.AddrPort, error) {
 	for {
 		// Without SOCK_NONBLOCK: the child gets a blocking socket for free.
-		fd, sa, err := unix.Accept4(l.fd, unix.SOCK_CLOEXEC)
-		if err == unix.EINTR {
+		// Not x/sys's: that one asks for SO_PROTOCOL each time.
+		fd, sa, err := syscall.Accept4(l.fd, syscall.SOCK_CLOEXEC)
+		if err == syscall.EINTR {
 			continue
 		}
 		if err != nil {
@@ -248,18 +250,18 @@ func (l *Listener) Local(conn int) netip.AddrPort {
 	if !l.Endpoint.Addr.Addr().IsUnspecified() {
 		return l.Endpoint.Addr
 	}
-	sa, err := unix.Getsockname(conn)
+	sa, err := syscall.Getsockname(conn)
 	if err != nil {
 		return l.Endpoint.Addr
 	}
 	return l.addrPort(sa)
 }
 
-func (l *Listener) addrPort(sa unix.Sockaddr) netip.AddrPort {
+func (l *Listener) addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		a := netip.AddrFrom16(sa.Addr).Unmap()
 		if sa.ZoneId != 0 && a.Is6() {
 			if sa.ZoneId == l.zone {

@@ -12,6 +12,10 @@ import (
 	"time"
 )
 
+// gather is how long the goroutine lets lines come together after a write: on a
+// busy daemon one write then carries many lines, and one wake-up.
+const gather = 2 * time.Millisecond
+
 // Room is how many bytes of lines may wait to be written.
 const Room = 1 << 20
 
@@ -92,6 +96,7 @@ func (w *Writer) run() {
 			}
 			// A failure cannot be logged; the next line may fare better.
 			w.out.Write(lines)
+			time.Sleep(gather)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +33,9 @@ type reaper struct {
 	starting int           // starts under way
 	early    map[int]exit  // exits that came before their record
 	idle     chan struct{} // closed when the last instance ends; made by empty
+
+	asleep atomic.Bool // for want of children, until bell rings
+	bell   chan struct{}
 }
 
 type exit struct {
@@ -41,6 +45,7 @@ type exit struct {
 }
 
 func (r *reaper) init() {
+	r.bell = make(chan struct{}, 1)
 	r.running, r.early = map[int]*instance{}, map[int]exit{}
 }
 
@@ -134,9 +139,8 @@ func (r *reaper) checkIdleLocked() {
 	}
 }
 
-// wait reaps one child that has ended, without blocking: SIGCHLD has told that
-// there is one, or the last call found one. It returns its instance, or nil for a
-// child that has none.
+// wait reaps one child that has ended, if there is one. It returns its
+// instance, or nil for a child that has none, and pid 0 if there was no child.
 func (r *reaper) wait(now time.Duration) (pid int, in *instance, e exit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -165,9 +169,14 @@ func (r *reaper) wait(now time.Duration) (pid int, in *instance, e exit) {
 	}
 }
 
-// reapLoop ends instances until the supervisor has stopped. As the first
-// process of a container it reaps strangers as well.
-func (s *Supervisor) reapLoop(children <-chan os.Signal) {
+// reapLoop ends instances until the supervisor has stopped.
+//
+// It waits for any child in waitid(2) with WNOWAIT, which leaves the child
+// unreaped, and reaps under the lock. Without children there is nothing to wait
+// in, so it sleeps until the next start rings. Strangers, which only the first
+// process of a container has, may come without one: strangers is SIGCHLD there,
+// and nil otherwise.
+func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
 	for {
 		for {
 			pid, in, e := s.reaper.wait(s.now())
@@ -178,10 +187,34 @@ func (s *Supervisor) reapLoop(children <-chan os.Signal) {
 				s.end(pid, in, e)
 			}
 		}
+		if s.stopped.Load() {
+			return
+		}
+		if awaitChild() {
+			continue
+		}
+		s.reaper.asleep.Store(true)
+		if awaitable() {
+			// The start that rings may have looked just before.
+			s.reaper.asleep.Store(false)
+			continue
+		}
 		select {
-		case <-children:
+		case <-s.reaper.bell:
+		case <-strangers:
 		case <-s.quit:
 			return
+		}
+		s.reaper.asleep.Store(false)
+	}
+}
+
+// ring wakes the reaper if it sleeps for want of children.
+func (r *reaper) ring() {
+	if r.asleep.Load() && r.asleep.CompareAndSwap(true, false) {
+		select {
+		case r.bell <- struct{}{}:
+		default:
 		}
 	}
 }

@@ -43,6 +43,7 @@ func (w *worker) enter(u *unit, r *row, c connection) {
 	pid, err := w.start(u, r.program, c.fd, w.environ(r, in, c))
 	if err != nil {
 		w.s.reaper.abort()
+		w.s.reaper.ring()
 		w.s.giveBack(u, &lease)
 		w.startFailed(u, c, err)
 		return
@@ -71,6 +72,7 @@ func (w *worker) started(u *unit, pid int, in *instance) {
 	if e, gone := w.s.reaper.store(pid, in); gone {
 		w.s.end(pid, in, e)
 	}
+	w.s.reaper.ring()
 }
 
 // startFailed ends a connection whose child did not come to its program.

@@ -35,6 +35,10 @@ import (
 // locks are what limits starting processes.
 const maxLoops = 8
 
+// lastReap is how long Run waits for the reaper, which may have found no more
+// than that children live on.
+const lastReap = 100 * time.Millisecond
+
 // A Supervisor runs one table at a time. Apply, Stop and Run may be called
 // from different goroutines; Apply by one at a time.
 type Supervisor struct {
@@ -108,10 +112,19 @@ func (s *Supervisor) Run() error {
 	if os.Getenv("GOMAXPROCS") == "" {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(len(s.loops) + 2))
 	}
-	children := make(chan os.Signal, 1)
-	signal.Notify(children, syscall.SIGCHLD)
-	defer signal.Stop(children)
-	s.helpers.Go(func() { s.reapLoop(children) })
+	var strangers chan os.Signal
+	if os.Getpid() == 1 {
+		strangers = make(chan os.Signal, 1)
+		signal.Notify(strangers, syscall.SIGCHLD)
+		defer signal.Stop(strangers)
+	} else if err := spawn.QuietChildren(); err != nil {
+		s.log.problem("cannot silence SIGCHLD", err)
+	}
+	reaped := make(chan struct{})
+	go func() {
+		defer close(reaped)
+		s.reapLoop(strangers)
+	}()
 	s.helpers.Go(s.watchSpawns)
 	addresses, err := watchAddresses(s.addressesChanged)
 	if err != nil {
@@ -133,6 +146,11 @@ func (s *Supervisor) Run() error {
 	}
 	close(s.quit)
 	s.helpers.Wait()
+	select {
+	case <-reaped:
+	case <-time.After(lastReap):
+		// It waits for a child that lives on, and ends with it.
+	}
 	s.refusePending(nil)
 	s.log.flush()
 	return errors.Join(failed, s.close())

@@ -158,3 +158,19 @@ func passing(err error) bool {
 
 // overrun reports whether a netlink socket has lost messages, netlink(7).
 func overrun(err error) bool { return errors.Is(err, unix.ENOBUFS) }
+
+// awaitChild waits until a child has ended, without reaping it, and reports
+// false if there is no child to wait for.
+func awaitChild() bool { return waitAny(unix.WEXITED | unix.WNOWAIT) }
+
+// awaitable reports whether there is a child to wait for.
+func awaitable() bool { return waitAny(unix.WEXITED | unix.WNOWAIT | unix.WNOHANG) }
+
+func waitAny(options int) bool {
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, nil, options, nil)
+		if err != unix.EINTR {
+			return err == nil
+		}
+	}
+}

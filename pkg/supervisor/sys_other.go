@@ -43,4 +43,7 @@ func shutdownWrite(int) error       { return errors.ErrUnsupported }
 func shortage(error) bool           { return false }
 func passing(error) bool            { return false }
 
+func awaitChild() bool { return false }
+func awaitable() bool  { return false }
+
 func watchAddresses(func()) (io.Closer, error) { return nil, errors.ErrUnsupported }
