@@ -462,6 +462,50 @@ func TestMappedPeersAreOneSource(t *testing.T) {
 	admit(t, b, 0, l.Source(netip.MustParseAddr("2001:db8::ffff:1")), OverInstancesPerSource)
 }
 
+// A source that owes nothing has no account, and one that still does keeps it.
+func TestAccountsAreClosed(t *testing.T) {
+	b := NewBook(Limits{InstancesPerSource: 2}, 0)
+	one := admit(t, b, 0, src(1), OK)
+	two := admit(t, b, 0, src(1), OK)
+	b.Release(&one)
+	if b.Sources() != 1 {
+		t.Errorf("%d sources with an instance, want 1", b.Sources())
+	}
+	b.Release(&two)
+	if b.Sources() != 0 {
+		t.Errorf("%d sources without one, want 0", b.Sources())
+	}
+	b.SetLimits(Limits{RatePerSource: Rate{1, time.Second}})
+	one = admit(t, b, 0, src(1), OK)
+	b.Release(&one)
+	if b.Sources() != 1 {
+		t.Errorf("%d sources that owe a token, want 1", b.Sources())
+	}
+}
+
+// When the table is full, a newcomer gets the place of the one source that is
+// idle, wherever that is.
+func TestNewcomerFindsIdlePlace(t *testing.T) {
+	const places = sweepFull
+	for idle := range places {
+		for hand := range int32(places) {
+			b := NewBook(Limits{RatePerSource: Rate{1, time.Minute}}, places)
+			for i := range places {
+				l := admit(t, b, 0, src(i), OK)
+				if i != idle {
+					continue // runs on
+				}
+				b.Release(&l)
+			}
+			b.hand = hand
+			l := admit(t, b, time.Minute, src(places), OK)
+			if b.sources.find(src(places)) == noSlot || b.sources.find(src(idle)) != noSlot || l.account < 0 {
+				t.Fatalf("idle %d, hand %d: the newcomer has no place of its own", idle, hand)
+			}
+		}
+	}
+}
+
 func TestMisuse(t *testing.T) {
 	var none Lease
 	b := NewBook(Limits{Instances: 1}, 0)

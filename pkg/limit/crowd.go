@@ -209,13 +209,12 @@ func (l *level) recount(s int32, g *group, d int32) {
 		}
 	}
 	g.count += d
-	g.prev, g.next = 0, 0
 	for int(g.count) >= len(l.held) {
 		l.held = append(l.held, queue{})
 	}
 	if g.count > 0 {
 		q := &l.held[g.count]
-		g.prev = q.last
+		g.prev, g.next = q.last, 0
 		if q.last != 0 {
 			l.groups.at(q.last - 1).next = s + 1
 		} else {

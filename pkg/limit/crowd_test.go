@@ -265,6 +265,34 @@ func TestVictim(t *testing.T) {
 				add(v6(2, byte(i), byte(i>>8)))
 			}
 		}, func(a netip.Addr) bool { return a.As16()[5] == 2 }},
+		{"a sixteenth that equals a source's two", func(add func(netip.Addr)) {
+			for i := range 32 {
+				add(v4(2, byte(i)))
+			}
+			add(v4(1, 1))
+			add(v4(1, 1))
+		}, func(a netip.Addr) bool { return a == v4(1, 1) }},
+		{"a sixteenth that is more", func(add func(netip.Addr)) {
+			add(v4(1, 1))
+			add(v4(1, 1))
+			for i := range 33 {
+				add(v4(2, byte(i)))
+			}
+		}, func(a netip.Addr) bool { return a == v4(2, 0) }},
+		{"a sixty-fourth that equals a source's two", func(add func(netip.Addr)) {
+			for i := range 128 {
+				add(v6(2, byte(i), 0))
+			}
+			add(v6(1, 1, 1))
+			add(v6(1, 1, 1))
+		}, func(a netip.Addr) bool { return a == v6(1, 1, 1) }},
+		{"a sixty-fourth that is more", func(add func(netip.Addr)) {
+			add(v6(1, 1, 1))
+			add(v6(1, 1, 1))
+			for i := range 129 {
+				add(v6(2, byte(i), 0))
+			}
+		}, func(a netip.Addr) bool { return a == v6(2, 0, 0) }},
 		{"equals: who has held so many for longest", func(add func(netip.Addr)) {
 			for i := range 10 {
 				add(v4(byte(i), 1))

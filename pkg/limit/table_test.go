@@ -93,15 +93,22 @@ func TestTableAgainstMap(t *testing.T) {
 // A search looks at a handful of slots, however many there are and however
 // much alike their keys.
 func TestTableBucketsStayShort(t *testing.T) {
+	const most = 1 << 18
 	var tab table[account]
-	for i := range 1 << 17 {
+	for i := range most {
 		tab.insert(src(i))
 		if n := i + 1; bits.OnesCount(uint(n)) == 1 || n%50_000 == 0 {
-			// For a load of one the longest of 2^17 buckets is 8 or 9 long;
+			// For a load of one the longest of 2^18 buckets is 8 or 9 long;
 			// just before a doubling the load of some is two.
 			if longest := tab.check(t); longest > 24 {
 				t.Errorf("%d sources: a bucket of %d", n, longest)
 			}
+		}
+	}
+	// Among so many, some have the same hash of 32 bits, and are kept apart.
+	for i := range most {
+		if got := tab.find(src(i)); got != int32(i) {
+			t.Fatalf("source %d is in slot %d", i, got)
 		}
 	}
 }

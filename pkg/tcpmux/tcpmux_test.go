@@ -140,6 +140,27 @@ func FuzzScan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) { checkScan(t, in) })
 }
 
+// Of every byte it is known whether it can be in a name, and in a reply.
+func TestEveryByte(t *testing.T) {
+	for c := range 256 {
+		want := BadByte
+		if c == '\n' || c >= ' ' && c <= '~' {
+			want = Line
+		}
+		in := []byte{'a', byte(c), 'b', '\n'}
+		if _, _, st := Scan(in); st != want {
+			t.Errorf("Scan(%q) = %v, want %v", in, st, want)
+		}
+		if c == '\t' || c > 0x7f {
+			want = Line
+		}
+		in[0] = '+'
+		if _, _, _, st := ScanReply(in); st != want {
+			t.Errorf("ScanReply(%q) = %v, want %v", in, st, want)
+		}
+	}
+}
+
 // FreeBSD, NetBSD and GNU inetd dispatch what has arrived when the stream ends
 // (their getline returns the partial name). Here the end of the stream is not
 // even an argument: no prefix of a line is a line.
