@@ -89,18 +89,17 @@ func (r *reaper) store(pid int, in *instance) (exit, bool) {
 // killStarting ends the child of a start that has lasted since the given
 // moment. A start whose record is not stored yet has a child that is either
 // not reaped or in early: under the lock its pid cannot become another's.
-func (r *reaper) killStarting(w *worker, since int64) bool {
+func (r *reaper) killStarting(w *worker, since int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pid := w.spawner.PID()
 	if pid == 0 || w.since.Load() != since {
-		return false
+		return
 	}
-	if _, gone := r.early[pid]; gone {
-		return false
+	if _, gone := r.early[pid]; !gone {
+		w.killed.Store(true)
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
-	w.killed.Store(true)
-	return syscall.Kill(pid, syscall.SIGKILL) == nil
 }
 
 // each calls f for every running instance. No pid can be reaped meanwhile.
@@ -178,14 +177,8 @@ func (r *reaper) wait(now time.Duration) (pid int, in *instance, e exit) {
 // and nil otherwise.
 func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
 	for {
-		for {
-			pid, in, e := s.reaper.wait(s.now())
-			if pid == 0 {
-				break
-			}
-			if in != nil {
-				s.end(pid, in, e)
-			}
+		if pid, in, e := s.reaper.wait(s.now()); in != nil {
+			s.end(pid, in, e)
 		}
 		if s.stopped.Load() {
 			return

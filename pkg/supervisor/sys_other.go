@@ -46,4 +46,6 @@ func passing(error) bool            { return false }
 func awaitChild() bool { return false }
 func awaitable() bool  { return false }
 
+func processState(int) byte { return 0 }
+
 func watchAddresses(func()) (io.Closer, error) { return nil, errors.ErrUnsupported }

@@ -13,8 +13,12 @@ import (
 const (
 	// takeOver is when another worker gets the loop of one that stands still.
 	takeOver = 20 * time.Millisecond
-	// reachProgram is the time a child has to reach its program.
+	// reachProgram is the time a child has to reach its program. One that is
+	// stopped then is killed: nothing else than a signal of its user stops it.
 	reachProgram = 200 * time.Millisecond
+	// reachDisk is the time for one that waits for something else, such as a
+	// disk that spins up or a file server.
+	reachDisk = 5 * time.Second
 	watchEvery   = 10 * time.Millisecond
 	// watchIdle is how many rounds without a start the watcher stays awake.
 	watchIdle = 100
@@ -120,13 +124,31 @@ func (s *Supervisor) look() bool {
 			s.log.held(w.unit.Load(), age)
 		}
 		if age >= reachProgram && !w.killed.Load() {
-			u := w.unit.Load()
-			if s.reaper.killStarting(w, since) {
-				s.backOff(u, u.stuck.failed(s.now(), stuckMin, stuckMax))
-			}
+			s.overdueStart(w, since, age)
 		}
 	}
 	return busy
+}
+
+// overdueStart deals with a child that should have reached its program.
+func (s *Supervisor) overdueStart(w *worker, since int64, age time.Duration) {
+	pid := w.spawner.PID()
+	if pid == 0 || w.since.Load() != since {
+		return
+	}
+	switch state := processState(pid); state {
+	case 'R':
+		// The machine is busy; nobody holds the child.
+		return
+	default:
+		// While it hangs its row starts no others: each would cost a thread.
+		if u := w.unit.Load(); !u.stuck.active(s.now()) {
+			s.backOff(u, u.stuck.failed(s.now(), stuckMin, stuckMax))
+		}
+		if state == 'T' || state == 't' || age >= reachDisk {
+			s.reaper.killStarting(w, since)
+		}
+	}
 }
 
 // replace gives the loop of a worker that stands still to a new one. It does
