@@ -57,6 +57,9 @@ type row struct {
 	svc       service.Service
 }
 
+// bad reports whether key was written, but so that it could not be read.
+func (r *row) bad(key string) bool { return r.text.Bad[key] || r.c.f.Defaults.Bad[key] }
+
 func (r *row) isDefaults() bool { return r.kind == all }
 
 // problem makes a Problem of this row, or of [defaults] where key comes from
@@ -222,6 +225,7 @@ func (r *row) identify() {
 	case isMux && s.Builtin.IsSet():
 		r.errorf("builtin", s.Builtin.Pos, "a row that is reached by name runs a program; write exec = [\"/path/of/program\"] instead")
 		r.text.Builtin = String{}
+	case r.bad("exec") || r.bad("builtin"):
 	case !s.Exec.IsSet() && !s.Builtin.IsSet() && !d.Exec.IsSet() && (isMux || !d.Builtin.IsSet()):
 		r.errorf("", s.Pos, "the row runs nothing; write exec = [\"/path/of/program\"]%s", map[bool]string{false: " or builtin = \"tcpmux\""}[isMux])
 	}

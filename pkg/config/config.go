@@ -113,6 +113,10 @@ type Service struct {
 
 	OnReload String
 	OnStop   String
+
+	// Bad has the dotted keys that were written in a way that could not be
+	// read, which has been reported: nobody should be told that they lack.
+	Bad map[string]bool
 }
 
 // Keepalive is `keepalive = true`, false, or a table of its clocks. It is one

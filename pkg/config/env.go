@@ -53,7 +53,7 @@ func (r *row) environment(u account.User) []string {
 	}
 	for _, v := range s.Env.Vars {
 		key := "env." + quoteKey(v.Name)
-		if r.variable(key, v.Name, v.Pos) && (v.Value.V == "" || r.plain(key, v.Value, maxArg-len(v.Name)-1, "a shorter one")) {
+		if r.variable(key, v.Name, v.Pos) && (v.Value.V == "" || r.plain(key, v.Value, maxArg-len(v.Name)-1, "a value")) {
 			env[v.Name] = v.Value.V
 		}
 	}
@@ -108,7 +108,7 @@ func (r *row) envFile(env map[string]string) {
 		name, value, ok := strings.Cut(line, "=")
 		if !ok {
 			r.errorf("env_file", pos, "%s has no \"=\"; write NAME=value", clip(line))
-		} else if r.variable("env_file", name, pos) && (value == "" || r.plain("env_file", String{value, pos}, maxArg-len(name)-1, "a shorter value")) {
+		} else if r.variable("env_file", name, pos) && (value == "" || r.plain("env_file", String{value, pos}, maxArg-len(name)-1, "a value")) {
 			env[name] = value
 		}
 	}

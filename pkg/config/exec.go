@@ -62,7 +62,7 @@ func (r *row) program(e *service.Exec) {
 		if i == 0 || !a.IsSet() {
 			continue
 		}
-		if a.V == "" || r.plain("exec", a, maxArg, "an argument of at most 131071 bytes") {
+		if a.V == "" || r.plain("exec", a, maxArg, "an argument") {
 			e.Argv = append(e.Argv, a.V)
 		}
 	}
@@ -74,7 +74,7 @@ func (r *row) program(e *service.Exec) {
 		}
 	}
 	argv0 := e.Path
-	if s.Argv0.IsSet() && (s.Argv0.V == "" || r.plain("argv0", s.Argv0, maxArg, "a name of at most 131071 bytes")) {
+	if s.Argv0.IsSet() && (s.Argv0.V == "" || r.plain("argv0", s.Argv0, maxArg, "a name")) {
 		argv0 = s.Argv0.V
 	}
 	e.Argv = slices.Insert(e.Argv, 0, argv0)
@@ -100,7 +100,7 @@ func (r *row) identity(e *service.Exec) account.User {
 	}
 	s := &r.text
 	if !s.User.IsSet() {
-		if !r.isDefaults() && s.Exec.IsSet() {
+		if !r.isDefaults() && s.Exec.IsSet() && !r.bad("user") {
 			r.errorf("user", s.Pos, "there is none, here or in [defaults]; write user = \"root\" if root is meant, else a user with fewer rights such as \"nobody\"")
 		}
 		if !s.Group.IsSet() && !s.Groups.IsSet() {
@@ -192,7 +192,7 @@ func (r *row) ownIdentity() account.User {
 // vanished reports a user or group that could not be looked up: an error, or
 // only a warning and a row that refuses, as Options say.
 func (r *row) vanished(key string, s String, err error, write string) {
-	text := clip(s.V) + " is " + lookupError(err)
+	text := clip(s.V) + " " + lookupError(err)
 	if r.c.o.VanishedUsers {
 		r.warnf(key, s.Pos, "%s; the row refuses until it is known", text)
 		if r.svc.Refuse == "" {

@@ -4,6 +4,8 @@
 
 package config
 
+import "fmt"
+
 // A kind is what a row is. A key says for which kinds it means anything.
 type kind uint8
 
@@ -131,20 +133,23 @@ func find[T any](keys []key[T], name string) *key[T] {
 	return nil
 }
 
-// elsewhere names the key that name is the whole of in another table, so that
-// `instances = 4` in the row itself is answered by limits.instances.
+// elsewhere says where name would be a key: `instances = 4` in the row itself
+// is answered by limits.instances.
 func elsewhere(name string) string {
+	in := ""
 	switch {
 	case find(limitsKeys, name) != nil:
-		return "limits." + name
+		in = "limits"
 	case find(accessKeys, name) != nil:
-		return "access." + name
+		in = "access"
 	case find(keepaliveKeys, name) != nil:
-		return "keepalive." + name
+		in = "keepalive"
 	case find(serviceKeys, name) != nil:
-		return name + " of a row"
+		return "this is a key of a row; write it in [service.NAME] or [defaults]"
 	case find(serverKeys, name) != nil:
-		return name + " of [server]"
+		return "this is a key of the daemon; write it in [server]"
+	default:
+		return ""
 	}
-	return ""
+	return fmt.Sprintf("this is a key of %s; write %s.%s instead", in, in, name)
 }

@@ -107,7 +107,7 @@ func (r *row) limits() {
 func (r *row) rate(key string, s String, burstKey string, b Int) (limit.Rate, int) {
 	burst := int(r.number(burstKey, b, 0, 1, limit.MaxRate))
 	if !s.IsSet() {
-		if b.IsSet() && !r.isDefaults() && !r.inherited[burstKey] {
+		if b.IsSet() && !r.isDefaults() && !r.inherited[burstKey] && !r.bad(key) {
 			name := strings.TrimPrefix(key, "limits.")
 			r.errorf(burstKey, b.Pos, "there is no %s for it; write %s = \"256/min\" beside it", name, name)
 		}

@@ -36,7 +36,7 @@ func (r *row) socket() service.Socket {
 		Rcvbuf:      int(r.number("rcvbuf", s.Rcvbuf, 0, minBuffer, maxBuffer)),
 		Sndbuf:      int(r.number("sndbuf", s.Sndbuf, 0, minBuffer, maxBuffer)),
 		Mark:        uint32(r.number("mark", s.Mark, 0, 0, 1<<32-1)),
-		TOS:         int(r.number("tos", s.TOS, -1, 0, 255)),
+		TOS:         int(r.number("tos", s.TOS, -1, 0, 252)),
 	}
 	if o.TOS > 0 && o.TOS&3 != 0 {
 		r.errorf("tos", s.TOS.Pos, "the two low bits are the kernel's, for ECN; write %d instead", o.TOS&^3)
@@ -89,11 +89,11 @@ func (r *row) endpoints() {
 				r.listenOn(family, host, port, l)
 			}
 		}
-	case r.isDefaults():
+	case r.isDefaults() || r.bad("listen"):
 	case r.kind == builtin:
 		r.listenOn(family, "", 1, String{"1", s.Pos}) // RFC 1078: TCP port 1
 	default:
-		if badName(r.svc.Name) != "" {
+		if badName(r.svc.Name) != "" || r.bad("name") {
 			break // said already
 		}
 		pos := s.Pos
@@ -102,7 +102,7 @@ func (r *row) endpoints() {
 		}
 		port, err := r.c.asked.port(r.c.o.Accounts, r.svc.Name)
 		if err != nil {
-			r.errorf("listen", pos, "there is no port for it: TCP service %s is %s; write listen = \"PORT\"", clip(r.svc.Name), lookupError(err))
+			r.errorf("listen", pos, "there is no port for it: TCP service %s %s; write listen = \"PORT\"", clip(r.svc.Name), lookupError(err))
 			break
 		}
 		r.listenOn(family, "", port, String{r.svc.Name, pos})
@@ -148,7 +148,10 @@ func (r *row) split(l String) (host string, port uint16, ok bool) {
 			}
 		}
 	}
-	if name != "" && strings.Trim(name, "0123456789") == "" {
+	if name == "" || name == "*" {
+		return fail("%s has no port; write a port from 1 to 65535 or its name", clip(s))
+	}
+	if strings.Trim(name, "0123456789") == "" {
 		n, err := strconv.ParseUint(name, 10, 16)
 		if err != nil || n == 0 {
 			return fail("port %s is out of bounds; write a port from 1 to 65535 instead", clipped(name))
@@ -157,7 +160,7 @@ func (r *row) split(l String) (host string, port uint16, ok bool) {
 	}
 	port, err := r.c.asked.port(r.c.o.Accounts, name)
 	if err != nil {
-		return fail("TCP service %s is %s; write a port from 1 to 65535 instead", clip(name), lookupError(err))
+		return fail("TCP service %s %s; write a port from 1 to 65535 instead", clip(name), lookupError(err))
 	}
 	return host, port, true
 }

@@ -136,7 +136,7 @@ func reason(err error) error {
 // lookupError tells the two ways a lookup fails apart, in words.
 func lookupError(err error) string {
 	if errors.Is(err, account.ErrUnknown) {
-		return "unknown"
+		return "is unknown"
 	}
 	return fmt.Sprintf("cannot be looked up: %v", err)
 }

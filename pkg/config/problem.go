@@ -98,7 +98,7 @@ func nearest(s string, words []string) string {
 		return ""
 	}
 	low := strings.ToLower(s)
-	best, bestDist := "", max(2, len(s)/3)+1
+	best, bestDist := "", max(1, len(s)/3)+1
 	for _, w := range words {
 		if strings.EqualFold(s, w) {
 			return w
@@ -114,25 +114,29 @@ func nearest(s string, words []string) string {
 	return best
 }
 
-// distance is Levenshtein's: insertions, deletions and substitutions.
+// distance counts the insertions, deletions, substitutions and swaps of
+// neighbours that make b of a (Levenshtein's with Damerau's swaps).
 func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
 	}
 	for i := range len(a) {
-		diag := row[0]
 		row[0] = i + 1
 		for j := range len(b) {
-			subst := diag
+			d := last[j]
 			if a[i] != b[j] {
-				subst++
+				d++
 			}
-			diag = row[j+1]
-			row[j+1] = min(subst, row[j]+1, diag+1)
+			d = min(d, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				d = min(d, before[j-1]+1)
+			}
+			row[j+1] = d
 		}
+		before, last, row = last, row, before
 	}
-	return row[len(b)]
+	return last[len(b)]
 }
 
 // clip quotes s for a message, at most some 60 bytes of it.

@@ -101,7 +101,9 @@ func (sc *scanner) header(root *node) (*node, error) {
 	for i, p := range path {
 		n = n.child(p.name, p.pos)
 		if i == len(path)-1 {
-			n.pos, n.val = p.pos, p.pos // where it is opened by name says more than where it was implied
+			if len(n.elems) == 0 {
+				n.pos, n.val = p.pos, p.pos // where it is opened by name says more than where it was implied
+			}
 			if array {
 				n.elems = append(n.elems, &node{pos: p.pos, val: p.pos})
 			}

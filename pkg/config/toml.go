@@ -31,6 +31,7 @@ func Parse(name, text string) (f *File, include []String) {
 type reader struct {
 	f    *File
 	name string
+	bad  map[string]bool // Service.Bad of the row that is being read
 }
 
 func (r *reader) report(pos Pos, row, key, format string, args ...any) {
@@ -84,9 +85,12 @@ func (r *reader) syntax(err error) {
 		pos.Line, pos.Col = max(pe.Position.Line, 1), max(pe.Position.Col, 1)
 		text = pe.Message
 	}
-	text = strings.TrimSpace(strings.ReplaceAll(text, "\n", " "))
-	if strings.Contains(text, "cannot have leading zeroes") {
+	text = strings.TrimSuffix(strings.TrimSpace(strings.ReplaceAll(text, "\n", " ")), ".")
+	switch {
+	case strings.Contains(text, "cannot have leading zeroes"):
 		text += `; write a umask as a string: umask = "022"`
+	case strings.Contains(text, "to end table name, but got '/'"):
+		text += `; write a key that has a slash in quotes: [service."tcpmux/NAME"]`
 	}
 	r.report(pos, "", "", "%s (nothing below this was read)", text)
 }
@@ -109,7 +113,7 @@ func (r *reader) document(root *node, values map[string]any, main bool) (include
 				fill(r, serverKeys, n, t, "[server]", "", &r.f.Server)
 			default:
 				r.f.Defaults.Pos = n.pos
-				fill(r, serviceKeys, n, t, "[defaults]", "", &r.f.Defaults)
+				r.service(n, t, "[defaults]", &r.f.Defaults)
 			}
 		case "service":
 			t := r.table(n, v, "", "service", "[service.NAME]")
@@ -132,8 +136,22 @@ func (r *reader) row(n *node, v any) {
 		return
 	}
 	s := &Service{ID: n.name, Pos: n.pos}
-	fill(r, serviceKeys, n, t, n.name, "", s)
+	r.service(n, t, n.name, s)
 	r.f.Services = append(r.f.Services, s)
+}
+
+// service fills in a row or [defaults].
+func (r *reader) service(n *node, t map[string]any, row string, s *Service) {
+	r.bad = nil
+	fill(r, serviceKeys, n, t, row, "", s)
+	s.Bad = r.bad
+}
+
+func (r *reader) isBad(key string) {
+	if r.bad == nil {
+		r.bad = make(map[string]bool)
+	}
+	r.bad[key] = true
 }
 
 // table checks that v is a table; nil if it is not.
@@ -163,14 +181,18 @@ func fill[T any](r *reader, keys []key[T], n *node, values map[string]any, row, 
 }
 
 func (r *reader) unknown(n *node, row, prefix string, words []string) {
-	hint := "there is no such key"
-	if w := nearest(n.name, words); w != "" && strings.EqualFold(w, n.name) {
+	hint := "there is no such key; tcpmuxd.toml(5) has them all"
+	w := nearest(n.name, words)
+	if w != "" {
+		r.isBad(prefix + w)
+	}
+	if w != "" && strings.EqualFold(w, n.name) {
 		hint = fmt.Sprintf("keys are written in lower case; write %s instead", w)
 	} else if e := elsewhere(n.name); e != "" && prefix == "" {
-		hint = fmt.Sprintf("unknown key here; did you mean %s?", e)
+		hint = e
 	} else if w != "" {
 		hint = fmt.Sprintf("unknown key; write %s instead", w)
-	} else {
+	} else if len(words) < 10 {
 		hint = fmt.Sprintf("unknown key; the keys here are %s", strings.Join(words, ", "))
 	}
 	r.report(n.pos, row, prefix+quoteKey(n.name), "%s", hint)
@@ -179,10 +201,11 @@ func (r *reader) unknown(n *node, row, prefix string, words []string) {
 // value puts v into the field dst points to, or reports why it does not fit.
 func (r *reader) value(n *node, v any, row, key, example string, dst any) {
 	wrong := func(want string) {
+		r.isBad(key)
 		write := example
 		switch v := v.(type) {
 		case int64:
-			if example[0] == '"' {
+			if strings.HasPrefix(example, `"`) && key != "umask" { // 0o22 arrives as 18
 				write = suggest(v, example)
 			}
 		case string: // a number or a truth value in quotes
@@ -274,6 +297,10 @@ func (r *reader) list(n *node, v any, row, key, example string, dst *List) {
 			}
 		}
 	default:
+		r.isBad(key)
+		if i, ok := v.(int64); ok && (key == "listen" || key == "groups") {
+			example = fmt.Sprintf(`"%d"`, i)
+		}
 		r.report(n.val, row, key, "%s where a list of strings is wanted; write %s = %s instead", describe(v), key, example)
 	}
 }

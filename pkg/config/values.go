@@ -100,16 +100,17 @@ func (r *row) duration(key string, s String, def, lo, hi, unit time.Duration) ti
 	return def
 }
 
-// short writes a duration without the zero units of its String.
+// short writes a duration in its largest unit that is whole, down to seconds.
 func short(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if d >= u.unit && d%u.unit == 0 {
+			return fmt.Sprintf("%d%s", d/u.unit, u.name)
+		}
 	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return d.String()
 }
 
 func clipped(s string) string { return s[:min(len(s), 60)] }
@@ -117,17 +118,15 @@ func clipped(s string) string { return s[:min(len(s), 60)] }
 // plain checks that a string is not empty, not longer than max bytes and has
 // no NUL in it, which the kernel would take for its end.
 func (r *row) plain(key string, s String, max int, write string) bool {
-	var what string
 	switch {
 	case s.V == "":
-		what = "an empty string"
+		r.errorf(key, s.Pos, "an empty string; write %s instead", write)
 	case len(s.V) > max:
-		what = fmt.Sprintf("a string of %d bytes, more than %d", len(s.V), max)
+		r.errorf(key, s.Pos, "a string of %d bytes; write %s of at most %d instead", len(s.V), write, max)
 	case strings.ContainsRune(s.V, 0):
-		what = "a string with a NUL in it"
+		r.errorf(key, s.Pos, "a string with a NUL in it; write %s without one instead", write)
 	default:
 		return true
 	}
-	r.errorf(key, s.Pos, "%s; write %s instead", what, write)
 	return false
 }
