@@ -31,7 +31,8 @@ const (
 // An account costs 48 bytes, and there are at most maxSources. A source's
 // account is closed only when it says nothing any more: no instance, and a
 // full bucket. So a flood of new sources frees nobody who is being limited.
-// While every place is taken by such a source, newcomers are counted together:
+// While every place is taken by such a source (or a newcomer finds no other
+// among the 18 that it looks at), newcomers are counted together:
 // each network of 24 (v4) or 48 (v6) bits falls, by a hash that nobody outside
 // knows, on one of 256 shared accounts, which has the limits of one source. So
 // newcomers are not all refused either, and those from other networks than the

@@ -252,8 +252,10 @@ func TestReasons(t *testing.T) {
 	b.Release(&a2)
 	admit(t, b, 0, src(4), OverRate)
 	b.Release(&c1)
-	if !b.Reserve() || !b.Reserve() || !b.Reserve() || b.Reserve() {
-		t.Fatal("one instance and three reservations are not four")
+	for i := range 4 {
+		if got, want := b.Reserve(), i < 3; got != want {
+			t.Fatalf("reservation %d beside one instance of four: %v, want %v", i+1, got, want)
+		}
 	}
 	admit(t, b, 0, src(4), OverInstances)
 	// A reservation does not help against a rate, and survives the refusal.
