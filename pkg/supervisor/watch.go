@@ -18,8 +18,8 @@ const (
 	reachProgram = 200 * time.Millisecond
 	// reachDisk is the time for one that waits for something else, such as a
 	// disk that spins up or a file server.
-	reachDisk = 5 * time.Second
-	watchEvery   = 10 * time.Millisecond
+	reachDisk  = 5 * time.Second
+	watchEvery = 10 * time.Millisecond
 	// watchIdle is how many rounds without a start the watcher stays awake.
 	watchIdle = 100
 
