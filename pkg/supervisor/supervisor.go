@@ -35,6 +35,9 @@ import (
 // locks are what limits starting processes.
 const maxLoops = 8
 
+// lastStart is how long Run waits for starts that were under way at the end.
+const lastStart = time.Second
+
 // lastReap is how long Run waits for the reaper, which may have found no more
 // than that children live on.
 const lastReap = 100 * time.Millisecond
@@ -62,7 +65,8 @@ type Supervisor struct {
 	stopped  atomic.Bool // the workers end
 	workers  sync.WaitGroup
 	helpers  sync.WaitGroup
-	quit     chan struct{}
+	halted   chan struct{} // closed when the workers end
+	quit     chan struct{} // closed when they have ended
 }
 
 // live is everything a connection needs from the running table. It is replaced
@@ -77,9 +81,10 @@ type live struct {
 // spawn.Init must have been called.
 func New(log *slog.Logger) (*Supervisor, error) {
 	s := &Supervisor{
-		epoch: time.Now(),
-		units: map[string]*unit{},
-		quit:  make(chan struct{}),
+		epoch:  time.Now(),
+		units:  map[string]*unit{},
+		halted: make(chan struct{}),
+		quit:   make(chan struct{}),
 	}
 	s.log = newEvents(log, s.now)
 	s.live.Store(&live{table: &service.Table{}})
@@ -90,7 +95,7 @@ func New(log *slog.Logger) (*Supervisor, error) {
 	if s.wakeFd, err = newWake(); err != nil {
 		return nil, fmt.Errorf("making a wake-up descriptor: %w", err)
 	}
-	for range min(runtime.NumCPU(), maxLoops) {
+	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l, err := newLoop(s.wakeFd)
 		if err != nil {
 			return nil, errors.Join(err, s.close())
@@ -140,7 +145,10 @@ func (s *Supervisor) Run() error {
 		}
 		s.run(w)
 	}
-	s.workers.Wait()
+	if !s.waitWorkers() {
+		// A file system holds a child, and its worker with it.
+		return failed
+	}
 	if addresses != nil {
 		addresses.Close()
 	}
@@ -154,6 +162,23 @@ func (s *Supervisor) Run() error {
 	s.refusePending(nil)
 	s.log.flush()
 	return errors.Join(failed, s.close())
+}
+
+// waitWorkers waits until Stop has ended the workers, and reports false if one
+// does not come back from a start.
+func (s *Supervisor) waitWorkers() bool {
+	done := make(chan struct{})
+	go func() {
+		s.workers.Wait()
+		close(done)
+	}()
+	<-s.halted
+	select {
+	case <-done:
+		return true
+	case <-time.After(lastStart):
+		return false
+	}
 }
 
 // close gives back what New has opened.
@@ -213,6 +238,7 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 // halt ends the workers.
 func (s *Supervisor) halt() {
 	s.stopped.Store(true)
+	close(s.halted)
 	wake(s.wakeFd)
 }
 
