@@ -12,6 +12,7 @@ import (
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
+	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
 )
 
 // acceptBatch is how many connections of one listener a worker takes before it
@@ -66,7 +67,7 @@ type worker struct {
 
 // scratch is memory that a worker uses for one connection after the other.
 type scratch struct {
-	line [maxLine]byte
+	line [tcpmux.MaxLine]byte
 	name []byte
 	env  []byte
 }
@@ -77,7 +78,7 @@ func (s *Supervisor) newWorker(l *loop) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{s: s, loop: l, spawner: sp}
-	w.scratch.name = make([]byte, 0, maxLine)
+	w.scratch.name = make([]byte, 0, tcpmux.MaxLine)
 	w.scratch.env = make([]byte, 0, 512)
 	return w, nil
 }

@@ -10,9 +10,6 @@ import (
 	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
 )
 
-// maxLine is the longest line that can be right: the name and CRLF.
-const maxLine = tcpmux.MaxName + 2
-
 // A verdict is what a look at a connection has shown.
 type verdict uint8
 
@@ -20,7 +17,7 @@ const (
 	lineMore    verdict = iota // the line is not complete
 	lineName                   // the name was taken
 	lineGone                   // the peer ended before its line did
-	lineTooLong                // no line within maxLine
+	lineTooLong                // no line within tcpmux.MaxLine
 	lineBad                    // a byte that no name has
 )
 
@@ -31,7 +28,7 @@ const (
 func (w *worker) readLine(fd int, head []byte, ev event) (v verdict, name, newHead []byte) {
 	for {
 		line := append(w.scratch.line[:0], head...)
-		n, err := peek(fd, w.scratch.line[len(head):maxLine])
+		n, err := peek(fd, w.scratch.line[len(head):tcpmux.MaxLine])
 		if err != nil {
 			if again(err) && !ev.ended {
 				return lineMore, nil, head
