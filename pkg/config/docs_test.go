@@ -1,0 +1,160 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const reference = "../../etc/tcpmuxd.toml"
+
+// example is a line of the reference that is an example in a comment.
+var example = regexp.MustCompile(`(?m)^#(\[|[a-z_0-9]+(?:\.[A-Za-z_0-9]+)* *=)`)
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestReference compiles the reference as it is, and with every example in it.
+func TestReference(t *testing.T) {
+	text := read(t, reference)
+	rows := must(t, text, asRoot())
+	if len(rows) != 2 || rows["tcpmux/+date"] == nil || rows["tcpmux"] == nil {
+		t.Errorf("as it is: %v", rows)
+	}
+	rows = must(t, example.ReplaceAllString(text, "$1"), asRoot())
+	if len(rows) != 3 || rows["ftp"] == nil {
+		t.Errorf("with every example: %v", rows)
+	}
+}
+
+// keyNames are all keys, dotted below the row.
+func keyNames() []string {
+	all := append([]string{"include"}, names(serverKeys)...)
+	all = append(all, names(serviceKeys)...)
+	for _, k := range names(limitsKeys) {
+		all = append(all, "limits."+k)
+	}
+	for _, k := range names(accessKeys) {
+		all = append(all, "access."+k)
+	}
+	for _, k := range names(keepaliveKeys) {
+		all = append(all, "keepalive."+k)
+	}
+	return all
+}
+
+// TestEveryKeyIsDocumented looks for every key that Parse knows in the
+// reference and in the manual.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	text, man := read(t, reference), read(t, "../../cmd/tcpmuxd/tcpmuxd.toml.5")
+	for _, k := range keyNames() {
+		in := regexp.MustCompile(`(?m)^#?` + regexp.QuoteMeta(k) + `( *=|\.[a-zA-Z])`)
+		if head, last, ok := strings.Cut(k, "."); ok && head == "keepalive" {
+			in = regexp.MustCompile(`(?m)^#?keepalive = \{.*\b` + last + ` = `)
+		}
+		if !in.MatchString(text) {
+			t.Errorf("%s is not in %s", k, reference)
+		}
+		if !regexp.MustCompile(`(?m)^\.It (.* )?Ic ` + regexp.QuoteMeta(k) + `( ,.*)?$`).MatchString(man) {
+			t.Errorf("%s is not in tcpmuxd.toml(5)", k)
+		}
+	}
+	for _, v := range perConnection {
+		if !strings.Contains(man, ".Ev "+v) {
+			t.Errorf("%s is not in tcpmuxd.toml(5)", v)
+		}
+	}
+}
+
+// TestKeyExamples: the examples in messages are right themselves.
+func TestKeyExamples(t *testing.T) {
+	base := map[kind]string{
+		direct:  "[service.ftp]\nexec = \"/bin/a\"\nuser = \"root\"\n",
+		mux:     "[service.\"tcpmux/a\"]\nexec = \"/bin/a\"\nuser = \"root\"\n",
+		builtin: "[service.ftp]\nbuiltin = \"tcpmux\"\n",
+	}
+	for _, k := range serviceKeys {
+		for kind, text := range base {
+			if k.kinds&kind == 0 {
+				continue
+			}
+			line := regexp.MustCompile(`(?m)^` + k.name + ` = .*\n`)
+			must(t, line.ReplaceAllString(text, "")+k.name+" = "+k.example+"\n", asRoot())
+		}
+	}
+	for _, k := range limitsKeys {
+		text := base[direct]
+		if rate, ok := strings.CutPrefix(k.name, "burst"); ok {
+			text += "limits.rate" + rate + " = \"1/s\"\n"
+		}
+		must(t, text+"limits."+k.name+" = "+k.example+"\n", asRoot())
+	}
+	for _, k := range accessKeys {
+		must(t, base[direct]+"access."+k.name+" = "+k.example+"\n", asRoot())
+	}
+	for _, k := range keepaliveKeys {
+		must(t, base[direct]+"keepalive."+k.name+" = "+k.example+"\n", asRoot())
+	}
+	for _, k := range serverKeys {
+		must(t, base[direct]+"[server]\n"+k.name+" = "+k.example+"\n", asRoot())
+	}
+}
+
+var (
+	fenced  = regexp.MustCompile("(?ms)^ *```toml\n(.*?)^ *```")
+	literal = regexp.MustCompile(`(?ms)^\.Bd -literal.*?\n(.*?)^\.Ed`)
+	prompt  = regexp.MustCompile(`(?m)^[$#] .*\n`) // of a transcript
+	table   = regexp.MustCompile(`(?m)^\[(service|defaults|server)\b`)
+)
+
+// TestDocumentedTables compiles every TOML block of the README and the other
+// pages in Markdown, and of the manual pages every literal block with a table in
+// it.
+func TestDocumentedTables(t *testing.T) {
+	blocks := 0
+	check := func(path, text string) {
+		blocks++
+		f, _ := Parse(path, text)
+		// Programs and users of examples need not be here, all else must be right.
+		o := asRoot()
+		o.VanishedUsers = true
+		o.ReadFile = func(string) ([]byte, error) { return nil, nil }
+		if _, _, err := Compile(f, o); err != nil {
+			t.Errorf("%s: a block does not compile: %v\n%s", path, err, text)
+		}
+	}
+	var pages []string
+	for _, pattern := range []string{"../../*.md", "../../contrib/*.md", "../../contrib/*/*.md", "../../cmd/*/*.[1-8]"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, found...)
+	}
+	for _, path := range pages {
+		text := read(t, path)
+		if strings.HasSuffix(path, ".md") {
+			for _, m := range fenced.FindAllStringSubmatch(text, -1) {
+				check(path, m[1])
+			}
+			continue
+		}
+		for _, m := range literal.FindAllStringSubmatch(text, -1) {
+			if table.MatchString(m[1]) {
+				m[1] = prompt.ReplaceAllString(m[1], "")
+				check(path, strings.NewReplacer(`\e`, `\`, `\(dq`, `"`, `\&`, ``).Replace(m[1]))
+			}
+		}
+	}
+	if blocks < 3 {
+		t.Errorf("only %d blocks were found", blocks)
+	}
+}
