@@ -268,3 +268,26 @@ func status(ws syscall.WaitStatus) string {
 	}
 	return fmt.Sprintf("exit %d", ws.ExitStatus())
 }
+
+func procFD(pid int) string { return fmt.Sprintf("/proc/%d/fd", pid) }
+
+// stateOf is the state of a process as ps(1) shows it, 0 if there is none.
+func stateOf(pid int) byte {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, ok := bytes.Cut(stat, []byte(") "))
+	if err != nil || !ok {
+		return 0
+	}
+	return state[0]
+}
+
+// statusOf is a line of /proc/PID/status, "" if there is none.
+func statusOf(pid int, key string) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, key+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}

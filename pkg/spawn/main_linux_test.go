@@ -124,7 +124,10 @@ func testMain(m *testing.M) int {
 	return code
 }
 
-const programsEnv = "SPAWN_TEST_PROGRAMS"
+const (
+	programsEnv = "SPAWN_TEST_PROGRAMS"
+	machineEnv  = "SPAWN_TEST_MACHINE"
+)
 
 // unusedHelpers fails a complete run that has not used every helper.
 func unusedHelpers() int {
@@ -160,7 +163,7 @@ func machineMain() int {
 	}
 	os.Chmod("/tmp", 0o1777)
 	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=120s", "-test.shuffle=on")
-	cmd.Env = []string{"PATH=/", "HOME=/", "TMPDIR=/tmp"}
+	cmd.Env = []string{"PATH=/", "HOME=/", "TMPDIR=/tmp", machineEnv + "=1"}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	verdict := "pass"
 	if err := cmd.Run(); err != nil {

@@ -136,6 +136,7 @@ type spawner struct {
 	pid  int32 // the child now; written by the kernel, read by any goroutine
 	slot int
 
+	stat  unix.Statx_t
 	extra []byte    // a copy of extraEnv; envp points into it
 	envp  []uintptr // of the child, when it is not just the program's
 }
@@ -183,10 +184,8 @@ func (s *spawner) child() int { return int(atomic.LoadInt32(&s.pid)) }
 // start has the contract of Spawner.Start.
 func (s *spawner) start(p *Program, conn int, extraEnv []byte) (int, error) {
 	n := &p.native
-	if n.fileFirst {
-		if errno := checkFile(p.attr.Path); errno != 0 {
-			return 0, &Error{Step: "check", Errno: errno}
-		}
+	if n.fileFirst && !s.maybeFile(n.ops[n.exec].a[0]) {
+		return 0, &Error{Step: "check", Errno: syscall.EACCES}
 	}
 	body := s.ops[headLen : headLen+len(n.ops)]
 	copy(body, n.ops)
@@ -218,6 +217,13 @@ func (s *spawner) start(p *Program, conn int, extraEnv []byte) (int, error) {
 		return int(r), &Error{Step: n.step(step), Errno: syscall.Errno(s.result.errno), Replied: n.replied(step, s.result.errno)}
 	}
 	return int(r), nil
+}
+
+// maybeFile reports whether the path at the address is a regular file, or what it
+// is cannot be seen from here: then the child will tell.
+func (s *spawner) maybeFile(path uintptr) bool {
+	_, _, errno := syscall.Syscall6(unix.SYS_STATX, atFDCWD, path, 0, unix.STATX_TYPE, uintptr(unsafe.Pointer(&s.stat)), 0)
+	return errno != 0 || s.stat.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
 // environ returns the child's envp: extraEnv, and what of the program's

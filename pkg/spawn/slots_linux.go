@@ -104,10 +104,16 @@ func reserveSlots() error {
 			found++
 		}
 	}
+	var moved []int
 	for _, fd := range inherited {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, low); err != nil {
+		to, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, low)
+		if err != nil {
+			for _, fd := range moved {
+				unix.Close(fd)
+			}
 			return fmt.Errorf("moving inherited descriptor %d: %w", fd, err)
 		}
+		moved = append(moved, to)
 	}
 
 	// What is opened gets the lowest free number, so that no number is taken from
@@ -122,11 +128,11 @@ func reserveSlots() error {
 			taken = append(taken, fd)
 			continue
 		}
-		for _, moved := range inherited {
-			if errno := dup3(fd, moved); errno != 0 {
-				return fmt.Errorf("moving inherited descriptor %d: %w", moved, errno)
+		for _, old := range inherited {
+			if errno := dup3(fd, old); errno != 0 {
+				return fmt.Errorf("moving inherited descriptor %d: %w", old, errno)
 			}
-			taken = append(taken, moved)
+			taken = append(taken, old)
 		}
 		unix.Close(fd)
 		break

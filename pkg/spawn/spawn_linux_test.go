@@ -371,8 +371,13 @@ func TestSpawnersAreBounded(t *testing.T) {
 
 // A start costs no memory once its buffers are there.
 func TestStartDoesNotAllocate(t *testing.T) {
-	testkit.Check(t)
-	needNative(t)
+	eachWay(t, testNoAllocation)
+}
+
+func testNoAllocation(t *testing.T, twin bool) {
+	if twin {
+		return // ForkExec does
+	}
 	a := &Attr{Path: progExit, Argv: []string{"exit"}, Env: []string{"A=1", "B=2"}, Umask: 0o22, Dir: "/", Cred: nobody, Go: true}
 	p, s := compile(t, a), newSpawner(t)
 	extra := []byte("TCPREMOTEIP=192.0.2.1\x00TCPREMOTEPORT=12345\x00")

@@ -7,7 +7,9 @@
 // is only checked by what the parent sees, and a failure after it is told by
 // Error.Replied; the umask is the daemon's; the child is not known before it has
 // become its program (see Spawner.PID); and it costs a tenth of a microsecond
-// per open descriptor. That the child gets the original descriptor limit, and
+// per open descriptor. ForkExec shares memory with the child as well, so where
+// fs.suid_dumpable is 1 the child's user may trace it for a moment; only the
+// spawn program can avoid that (needsCopy). That the child gets the original descriptor limit, and
 // that no other descriptor stays open, is seen to by package syscall and by
 // close-on-exec, which Init sets where it was not.
 
@@ -19,6 +21,9 @@ import (
 )
 
 func startTwin(p *Program, conn int, extraEnv []byte) (pid int, err error) {
+	if conn < 0 { // ForkExec would take it for a descriptor to be closed
+		return 0, &Error{Step: "start", Errno: syscall.EBADF}
+	}
 	a := &p.attr
 	replied := false
 	if a.Go {

@@ -1,0 +1,297 @@
+//go:build amd64 || arm64
+
+package spawn
+
+// The window between clone and exec, held open by a step of the test's own.
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/testkit"
+)
+
+// hold adds a step, "hold", before the given one: the child opens path, which for
+// a fifo takes until somebody opens the other end.
+func (p *Program) hold(before, path string) {
+	n := &p.native
+	at := slices.Index(n.steps, before)
+	o := op{nr: unix.SYS_OPENAT, a: [6]uintptr{atFDCWD, n.string(path), unix.O_RDONLY}}
+	n.ops = slices.Insert(n.ops, at, o)
+	n.steps = slices.Insert(n.steps, at, "hold")
+	n.exec++
+	if n.reply >= at {
+		n.reply++
+	}
+	for i := range n.envArgs {
+		if n.envArgs[i].op >= at {
+			n.envArgs[i].op++
+		}
+	}
+}
+
+func fifo(t *testing.T) string {
+	path := publicDir(t) + "/fifo"
+	if err := unix.Mkfifo(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// release lets a held child go on.
+func release(t *testing.T, path string) {
+	t.Helper()
+	eventually(t, "a reader of the fifo", func() bool {
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return false // ENXIO: the child is not there yet
+		}
+		unix.Close(fd)
+		return true
+	})
+}
+
+// eventually waits until f is true, for 10 s.
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 10 s", what)
+		}
+	}
+}
+
+type started struct {
+	pid int
+	err error
+}
+
+// startHeld starts a child that is held before a step, and returns when it is
+// there.
+func startHeld(t *testing.T, s *Spawner, a *Attr, before string) (path string, done chan started, peer *os.File) {
+	t.Helper()
+	path = fifo(t)
+	p := compile(t, a)
+	p.hold(before, path)
+	conn, peer := pair(t)
+	done = make(chan started, 1)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		pid, err := s.Start(p, conn, nil)
+		syscall.Close(conn)
+		done <- started{pid, err}
+	}()
+	t.Cleanup(func() {
+		if pid := s.PID(); pid != 0 { // the test has failed
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		<-over
+	})
+	// None of the other steps sleeps.
+	eventually(t, "the child held", func() bool { return s.PID() != 0 && stateOf(s.PID()) == 'S' })
+	return path, done, peer
+}
+
+func outcome(t *testing.T, done chan started) started {
+	t.Helper()
+	select {
+	case r := <-done:
+		return r
+	case <-time.After(10 * time.Second):
+		t.Fatal("Start does not return")
+		panic("")
+	}
+}
+
+var held = Attr{Argv: []string{"exit"}, Umask: 0o22, Dir: "/", Cred: nobody, Go: true}
+
+// A child that was stopped by its user is known, can be killed, and Start says
+// that it was.
+func TestStoppedInWindow(t *testing.T) {
+	for _, c := range []struct {
+		before  string
+		replied bool
+	}{{"chdir", false}, {"check", false}, {"reply", false}, {"exec", true}} {
+		t.Run(c.before, func(t *testing.T) {
+			testkit.Check(t)
+			needNative(t)
+			s := newSpawner(t)
+			a := held
+			a.Path = progExit
+			_, done, peer := startHeld(t, s, &a, c.before)
+			pid := s.PID()
+			// As the user of the row: from setresuid on nothing keeps it from that.
+			asNobody(t, func() error { return syscall.Kill(pid, syscall.SIGSTOP) })
+			eventually(t, "the child stopped", func() bool { return stateOf(pid) == 'T' })
+
+			// While one child is stopped, others start.
+			other := newSpawner(t)
+			p := compile(t, &a)
+			for range 20 {
+				conn, _ := pair(t)
+				pid, err := other.Start(p, conn, nil)
+				syscall.Close(conn)
+				if err != nil {
+					t.Fatal(err)
+				}
+				reap(t, pid)
+			}
+			select {
+			case r := <-done:
+				t.Fatalf("Start has returned %+v while the child is stopped", r)
+			default:
+			}
+			if got := s.PID(); got != pid {
+				t.Fatalf("PID is %d, want %d", got, pid)
+			}
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			r := outcome(t, done)
+			var e *Error
+			if !errors.As(r.err, &e) || e.Errno != 0 || e.Step != "hold" || e.Replied != c.replied || r.pid != pid {
+				t.Errorf("Start returned %d, %v, want %d, hold: killed, replied %v", r.pid, r.err, pid, c.replied)
+			}
+			if s := status(reap(t, pid)); s != "signal killed" {
+				t.Errorf("the child ended with %s", s)
+			}
+			if s.PID() != 0 {
+				t.Error("PID is kept")
+			}
+			wire := ""
+			if c.replied {
+				wire = "+Go\r\n"
+			}
+			if got := received(t, peer); got != wire {
+				t.Errorf("the peer got %q, want %q", got, wire)
+			}
+		})
+	}
+}
+
+// asNobody runs f in a thread whose identity is the row's user. The thread is
+// given up afterwards.
+func asNobody(t *testing.T, f func() error) {
+	t.Helper()
+	errs := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		// Raw calls change one thread only.
+		uid := uintptr(nobody.UID)
+		if _, _, e := syscall.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); e != 0 {
+			errs <- e
+			return
+		}
+		errs <- f()
+	}()
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Continued, it becomes its program after all.
+func TestContinuedInWindow(t *testing.T) {
+	testkit.Check(t)
+	needNative(t)
+	s := newSpawner(t)
+	a := held
+	a.Path = progExit
+	path, done, peer := startHeld(t, s, &a, "reply")
+	pid := s.PID()
+	syscall.Kill(pid, syscall.SIGSTOP)
+	eventually(t, "the child stopped", func() bool { return stateOf(pid) == 'T' })
+	syscall.Kill(pid, syscall.SIGCONT)
+	release(t, path)
+	if r := outcome(t, done); r.err != nil || r.pid != pid {
+		t.Fatalf("Start returned %+v", r)
+	}
+	if s := status(reap(t, pid)); s != "exit 0" {
+		t.Errorf("the child ended with %s", s)
+	}
+	if got := received(t, peer); got != "+Go\r\n" {
+		t.Errorf("the peer got %q", got)
+	}
+}
+
+// The world can be stopped, memory collected and stacks moved while a child
+// stands in the window, with every P busy otherwise.
+func TestCollectInWindow(t *testing.T) {
+	testkit.Check(t)
+	needNative(t)
+	const n = 4
+	type one struct {
+		path string
+		done chan started
+	}
+	var all []one
+	for range n {
+		a := held
+		a.Path = progExit
+		path, done, _ := startHeld(t, newSpawner(t), &a, "exec")
+		all = append(all, one{path, done})
+	}
+	finished := make(chan bool)
+	go func() {
+		for range 20 {
+			runtime.GC()
+			debug.FreeOSMemory()
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m) // stops the world
+		}
+		close(finished)
+	}()
+	select {
+	case <-finished:
+	case <-time.After(20 * time.Second):
+		t.Error("the collector waits for a child")
+	}
+	for _, o := range all {
+		release(t, o.path)
+		r := outcome(t, o.done)
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		if s := status(reap(t, r.pid)); s != "exit 0" {
+			t.Errorf("the child ended with %s", s)
+		}
+	}
+}
+
+// CVE-2002-0871 and its kind, seen while it could matter: in the window the
+// child has given up every descriptor but 0, 1 and 2, also those of children
+// that are started at the same time.
+func TestNoDescriptorInWindow(t *testing.T) {
+	testkit.Check(t)
+	needNative(t)
+	a := held
+	a.Path = progExit
+	first, second := newSpawner(t), newSpawner(t)
+	path1, done1, _ := startHeld(t, first, &a, "setsid")
+	path2, done2, _ := startHeld(t, second, &a, "setsid")
+	for _, pid := range []int{first.PID(), second.PID()} {
+		eventually(t, "only 0, 1 and 2", func() bool {
+			fds, err := os.ReadDir(procFD(pid))
+			return err == nil && len(fds) == 3 && fds[2].Name() == "2"
+		})
+	}
+	for _, x := range []struct {
+		path string
+		done chan started
+	}{{path1, done1}, {path2, done2}} {
+		release(t, x.path)
+		r := outcome(t, x.done)
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		reap(t, r.pid)
+	}
+}
