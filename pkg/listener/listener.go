@@ -48,10 +48,12 @@ func Open(ep service.Endpoint, s service.Socket) (*Listener, error) {
 }
 
 // Retune applies the options of s to a socket that listens already with those
-// of old. Queued connections are kept. ReusePort, Freebind and BindToDevice act
+// of old, which it has again after an error. Queued connections are kept. ReusePort, Freebind and BindToDevice act
 // only when a socket is bound, and stay as they were.
 func (l *Listener) Retune(old, s service.Socket) error {
 	if err := tune(l.fd, l.Endpoint.Network, old, s); err != nil {
+		// What stood before the option that failed is set back.
+		tune(l.fd, l.Endpoint.Network, s, old)
 		return fmt.Errorf("changing the options of %s %s: %w", l.Endpoint.Network, l.Endpoint.Addr, err)
 	}
 	return nil

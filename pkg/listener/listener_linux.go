@@ -117,24 +117,31 @@ func tune(fd int, network service.Network, old, s service.Socket) error {
 			return os.NewSyscallError("setsockopt "+o.word, err)
 		}
 	}
-	// The kernel has no way back to automatic buffers, so a size that is
-	// taken out of the row falls back to the default one.
 	for _, o := range []struct {
-		name     int
-		was, val int
-		file     string
+		name, lock int
+		was, val   int
+		file       string
+		otherwise  int
 	}{
-		{unix.SO_RCVBUF, old.Rcvbuf, s.Rcvbuf, "/proc/sys/net/core/rmem_default"},
-		{unix.SO_SNDBUF, old.Sndbuf, s.Sndbuf, "/proc/sys/net/core/wmem_default"},
+		{unix.SO_RCVBUF, unix.SOCK_RCVBUF_LOCK, old.Rcvbuf, s.Rcvbuf, "/proc/sys/net/ipv4/tcp_rmem", 131072},
+		{unix.SO_SNDBUF, unix.SOCK_SNDBUF_LOCK, old.Sndbuf, s.Sndbuf, "/proc/sys/net/ipv4/tcp_wmem", 16384},
 	} {
 		if o.was == o.val {
 			continue
 		}
-		if o.val == 0 {
-			o.val = sysctl(o.file, 212992) / 2
+		automatic := o.val == 0
+		if automatic {
+			o.val = sysctl(o.file, o.otherwise) / 2 // the kernel doubles it
 		}
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, o.name, o.val); err != nil {
 			return os.NewSyscallError("setsockopt of a buffer size", err)
+		}
+		if automatic {
+			// A size that was set stays as it is set. Linux 5.14 can take that
+			// back; before, connections keep the size they begin with.
+			if locks, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK); err == nil {
+				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, locks&^o.lock)
+			}
 		}
 	}
 	if old.Backlog != s.Backlog {
@@ -181,12 +188,18 @@ func count(n int) int {
 	return n
 }
 
+// sysctl reads a number. Of the three that tcp_rmem and tcp_wmem have, tcp(7),
+// the second is the default.
 func sysctl(file string, otherwise int) int {
 	b, err := os.ReadFile(file)
 	if err != nil {
 		return otherwise
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	fields := strings.Fields(string(b))
+	if len(fields) == 0 {
+		return otherwise
+	}
+	n, err := strconv.Atoi(fields[len(fields)/2])
 	if err != nil {
 		return otherwise
 	}
