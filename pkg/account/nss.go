@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -100,6 +101,11 @@ func (db *DB) ask(args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), getentTimeout)
 	defer cancel()
 	out, err := db.getent(ctx, args...)
+	if errors.Is(err, fs.ErrNotExist) {
+		// There is no getent here, so no program on this machine is told more
+		// than files say.
+		out, err = nil, nil
+	}
 	if err != nil {
 		err = fmt.Errorf("asking getent %s: %w", k, err)
 	}
