@@ -27,6 +27,11 @@ type instance struct {
 // a machine that is swapping, within seconds.
 const earlyKept = time.Minute
 
+const (
+	thick      = time.Millisecond
+	gatherEnds = 300 * time.Microsecond
+)
+
 type reaper struct {
 	mu       sync.Mutex
 	running  map[int]*instance
@@ -176,13 +181,27 @@ func (r *reaper) wait(now time.Duration) (pid int, in *instance, e exit) {
 // process of a container has, may come without one: strangers is SIGCHLD there,
 // and nil otherwise.
 func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
+	var last time.Duration
 	for {
-		if pid, in, e := s.reaper.wait(s.now()); in != nil {
-			s.end(pid, in, e)
+		for {
+			pid, in, e := s.reaper.wait(s.now())
+			if pid == 0 {
+				break
+			}
+			if in != nil {
+				s.end(pid, in, e)
+			}
 		}
 		if s.stopped.Load() {
 			return
 		}
+		// Where ends come thick and fast, several are better met with one
+		// wake-up of this thread.
+		now := s.now()
+		if now-last < thick {
+			nap(gatherEnds)
+		}
+		last = now
 		if awaitChild() {
 			continue
 		}

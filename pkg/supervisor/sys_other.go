@@ -46,6 +46,8 @@ func passing(error) bool            { return false }
 func awaitChild() bool { return false }
 func awaitable() bool  { return false }
 
+func nap(d time.Duration) { time.Sleep(d) }
+
 func processState(int) byte { return 0 }
 
 func watchAddresses(func()) (io.Closer, error) { return nil, errors.ErrUnsupported }
