@@ -22,7 +22,8 @@ const muxPrefix = "tcpmux/"
 // holds every single *Problem of the whole configuration, sorted by place; the
 // table is nil then. Warnings are about what may come right without a change
 // of the configuration; they are sorted, too, and there may be some beside an
-// error.
+// error. f is not changed and can be compiled again, for example when users
+// have changed; o.Accounts is asked by one goroutine.
 func Compile(f *File, o *Options) (t *service.Table, warnings []*Problem, err error) {
 	c := &compiler{f: f, o: o, errors: slices.Clone(f.Problems), asked: newCache(), taken: taken{}}
 	t = &service.Table{Server: c.server()}

@@ -4,6 +4,7 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
@@ -76,12 +77,20 @@ search:
 			}
 		}
 	}
+	// With listen from [defaults] the row is where the two can be told apart.
+	pos := b.pos
+	if r.inherited["listen"] {
+		pos = r.text.Pos
+	}
+	report := func(format string, args ...any) {
+		r.c.errors = append(r.c.errors, &Problem{pos, r.text.ID, "listen", fmt.Sprintf(format, args...)})
+	}
 	switch {
 	case other == nil:
 	case other.row == r:
-		r.errorf("listen", b.pos, "%s is taken by %s of this row already; take one out", b.Addr, other.Addr)
+		report("%s is taken by %s of this row already; take one out", b.Addr, other.Addr)
 	default:
-		r.errorf("listen", b.pos, "%s is taken: row %q at %s has %s; write another address or port", b.Addr, other.row.text.ID, other.pos, other.Addr)
+		report("%s is taken: row %q at %s has %s; write another address or port", b.Addr, other.row.text.ID, other.row.text.Pos, other.Addr)
 	}
 
 	i := 0
