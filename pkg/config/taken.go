@@ -4,7 +4,6 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
@@ -83,7 +82,9 @@ search:
 		pos = r.text.Pos
 	}
 	report := func(format string, args ...any) {
-		r.c.errors = append(r.c.errors, &Problem{pos, r.text.ID, "listen", fmt.Sprintf(format, args...)})
+		p := r.problem("", pos, format, args)
+		p.Key = "listen"
+		r.c.errors = append(r.c.errors, p)
 	}
 	switch {
 	case other == nil:

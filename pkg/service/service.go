@@ -78,7 +78,8 @@ type Service struct {
 	OnStop   OnStop
 
 	// Refuse, when not empty, says why this row refuses everybody for now: its
-	// user has vanished, its program is missing. Listeners stay open.
+	// user has vanished. Listeners stay open. A program that is missing is not
+	// noted here but found out at every start, so that it needs no reload.
 	Refuse string
 
 	// Origin is where the row stands in the configuration, "file:line", for
