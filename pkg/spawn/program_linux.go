@@ -81,7 +81,7 @@ func (n *program) compile(a *Attr) error {
 	if a.Umask != daemonUmask {
 		n.add("umask", unix.SYS_UMASK, uintptr(a.Umask))
 	}
-	if a.Cred != nil {
+	if a.Cred != nil && !a.Cred.own() {
 		n.addCred(a.Cred)
 	}
 	if a.Dir != "" {
@@ -105,6 +105,27 @@ func (n *program) addNofile() error {
 	n.pins = append(n.pins, lim)
 	n.add("nofile", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(lim)), 0)
 	return nil
+}
+
+// own reports whether this process is who c says already, so that there is
+// nothing to change.
+func (c *Cred) own() bool {
+	ru, eu, su := unix.Getresuid()
+	rg, eg, sg := unix.Getresgid()
+	uid, gid := int(c.UID), int(c.GID)
+	if ru != uid || eu != uid || su != uid || rg != gid || eg != gid || sg != gid {
+		return false
+	}
+	groups, err := unix.Getgroups()
+	if err != nil || len(groups) != len(c.Groups) {
+		return false
+	}
+	for i, g := range groups {
+		if int(c.Groups[i]) != g {
+			return false
+		}
+	}
+	return true
 }
 
 func (n *program) addCred(c *Cred) {

@@ -14,18 +14,27 @@ package spawn
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// The number of slots: an eighth of the descriptors the process may have, within
-// these bounds.
+// The number of slots: four for each processor, one to work with and three for
+// when a child is held before its program, within these bounds, and at most an
+// eighth of the descriptors the process may have. All of them are copied for
+// every child, so more would cost each a little.
 const (
 	minSlots = 2
+	fewSlots = 8
 	maxSlots = 24
 )
+
+func slotsWanted(nofile uint64) int {
+	n := min(max(4*runtime.NumCPU(), fewSlots), maxSlots)
+	return max(min(n, int(min(nofile/8, maxSlots))), minSlots)
+}
 
 var slots struct {
 	mu   sync.Mutex
@@ -89,7 +98,7 @@ func reserveSlots() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
 		return err
 	}
-	want := 1 + int(min(max(lim.Cur/8, minSlots), maxSlots))
+	want := 1 + slotsWanted(lim.Cur)
 
 	low, inherited := 3, []int(nil)
 	for found := 0; found < want; low++ {
