@@ -20,6 +20,7 @@ type connection struct {
 	mux      *unit // the multiplexer that negotiates for it; nil on a direct port
 	reserved bool  // a place for an instance was taken before the accept
 	answered bool  // the reply is sent or being sent
+	cut      bool  // and not all of it is sent
 }
 
 // queues reports whether the row leaves an excess in the kernel's queue.

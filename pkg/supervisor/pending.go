@@ -20,8 +20,9 @@ import (
 
 const (
 	// lingerTime and lingerBytes bound what is waited for and read after a
-	// refusal: closing while bytes of the peer are unread or under way would
-	// have the kernel send a reset, which destroys the reply.
+	// reply: closing while bytes of the peer are unread or under way would have
+	// the kernel send a reset, which destroys the reply. lingerTime is also how
+	// long a peer may read nothing of a reply that is larger than its window.
 	lingerTime  = 2 * time.Second
 	lingerBytes = 64 << 10
 )
@@ -114,6 +115,7 @@ func (t *pendingTable) takeOut(i int32) connection {
 	c := connection{
 		fd: int(p.fd), peer: p.peer, listener: p.listener, mux: p.mux,
 		answered: p.state == pendingLinger,
+		cut:      p.state == pendingLinger && len(p.data) > 0,
 	}
 	t.forget(i)
 	return c
@@ -207,12 +209,23 @@ func (s *Supervisor) put(l *loop, c connection, state pendingState, data []byte)
 	}
 }
 
-// evicted ends a connection that had to make room. There is no lingering for
-// it: that would need the very place it has lost.
+// evicted ends a connection that had to make room. What it has sent so far is
+// read, so that the reply is not destroyed by a reset, but there is no lingering
+// for it: that would need the very place it has lost.
 func (s *Supervisor) evicted(c connection) {
 	if !c.answered {
 		s.log.refused(c.mux, c.peer, refusedCrowded)
-		send(c.fd, []byte(tcpmux.Crowded))
+		finish(c.fd, []byte(tcpmux.Crowded), nil)
+	}
+	c.end()
+}
+
+// end closes a connection that was pending. A reply that stays incomplete is
+// ended by a reset: a list that just stops would look like a shorter one.
+func (c connection) end() {
+	if c.cut {
+		abortFd(c.fd)
+		return
 	}
 	closeFd(c.fd)
 }
@@ -287,8 +300,15 @@ func (w *worker) peerEvent(ev event) {
 	}
 	p := &t.slots[i]
 	if p.state == pendingLinger {
+		unsent := len(p.data)
 		var done bool
 		if p.data, done = finish(int(p.fd), p.data, &p.drained); !done {
+			if len(p.data) < unsent {
+				// It reads, however slowly: its time begins anew.
+				t.unlink(i)
+				p.since = w.s.now()
+				t.push(i)
+			}
 			t.mu.Unlock()
 			return
 		}
@@ -322,7 +342,7 @@ func (s *Supervisor) expirePending() time.Duration {
 		}
 		for _, c := range late[:n] {
 			if c.answered {
-				closeFd(c.fd)
+				c.end()
 				continue
 			}
 			s.log.refused(c.mux, c.peer, refusedTimeout)
@@ -368,9 +388,9 @@ func (s *Supervisor) refusePending(of *unit) {
 			return
 		}
 		if !c.answered {
-			send(c.fd, []byte(tcpmux.NotAvailable))
+			finish(c.fd, []byte(tcpmux.NotAvailable), nil)
 		}
-		closeFd(c.fd)
+		c.end()
 	}
 }
 
