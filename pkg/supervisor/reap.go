@@ -36,6 +36,7 @@ type reaper struct {
 	mu       sync.Mutex
 	running  map[int]*instance
 	starting int           // starts under way
+	none     chan struct{} // made by last: no start begins; closed when none is under way
 	early    map[int]exit  // exits that came before their record
 	idle     chan struct{} // closed when the last instance ends; made by empty
 
@@ -55,11 +56,27 @@ func (r *reaper) init() {
 }
 
 // begin says that a child is about to be made: from here on an unknown exit
-// may be its.
-func (r *reaper) begin() {
+// may be its. It reports false when no child may be made any more.
+func (r *reaper) begin() bool {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.none != nil {
+		return false
+	}
 	r.starting++
-	r.mu.Unlock()
+	return true
+}
+
+// last lets no start begin from here on, and returns a channel that is closed
+// when those under way have become instances or nothing. It is called once.
+func (r *reaper) last() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.none = make(chan struct{})
+	if r.starting == 0 {
+		close(r.none)
+	}
+	return r.none
 }
 
 // abort ends a begin that made no instance. The child, if there was one, has
@@ -71,8 +88,12 @@ func (r *reaper) abort() {
 }
 
 func (r *reaper) startedLocked() {
-	if r.starting--; r.starting == 0 && len(r.early) > 0 {
-		clear(r.early)
+	if r.starting--; r.starting > 0 {
+		return
+	}
+	clear(r.early)
+	if r.none != nil {
+		close(r.none)
 	}
 }
 

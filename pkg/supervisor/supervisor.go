@@ -207,6 +207,12 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 	}
 	s.live.Store(&live{table: table})
 	s.refusePending(nil)
+	// A child that is being made now is an instance like any other: its peer
+	// may have read "+Go" already. One that is held is not waited for.
+	select {
+	case <-s.reaper.last():
+	case <-time.After(reachProgram):
+	}
 	if n := s.reaper.count(); n > 0 && table.Server.Grace > 0 {
 		s.log.draining(n, table.Server.Grace)
 		grace := time.NewTimer(table.Server.Grace)
