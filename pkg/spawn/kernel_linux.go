@@ -6,7 +6,6 @@ package spawn
 
 import (
 	"bytes"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -26,10 +25,22 @@ const (
 // really copied, but the page tables are, which makes a start about twice as
 // expensive.
 var needsCopy = func() string {
-	setting, _ := os.ReadFile("/proc/sys/fs/suid_dumpable")
 	var uts unix.Utsname
 	unix.Uname(&uts)
-	return copyReason(string(bytes.TrimSpace(setting)), unix.ByteSliceToString(uts.Release[:]))
+	return copyReason(suidDumpable(), unix.ByteSliceToString(uts.Release[:]))
+}
+
+// suidDumpable reads the setting. Not by package os, which would make the
+// runtime open its poller: Init comes here, and wants the low descriptors.
+func suidDumpable() string {
+	fd, err := unix.Open("/proc/sys/fs/suid_dumpable", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	var b [16]byte
+	n, _ := unix.Read(fd, b[:])
+	return string(bytes.TrimSpace(b[:max(n, 0)]))
 }
 
 // copyReason decides by fs.suid_dumpable, proc_sys_fs(5): what becomes of the

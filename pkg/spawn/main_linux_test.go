@@ -111,6 +111,8 @@ func testMain(m *testing.M) int {
 			return 1
 		}
 		os.Setenv(programsEnv, dir)
+		// The race detector lets a program sleep for a second at its end.
+		os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	}
 	if err := Init(); err != nil {
 		fmt.Fprintln(os.Stderr, "Init:", err)

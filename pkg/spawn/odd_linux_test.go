@@ -137,7 +137,13 @@ func daemonMain(args []string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, os.WriteFile(args[1], b, 0o600)
+	// Not by package os: its poller needs more descriptors than there may be.
+	fd, err := unix.Open(args[1], unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	_, err = unix.Write(fd, b)
+	return nil, err
 }
 
 // openPoller makes the Go runtime wait for a pipe, and reports whether it can.

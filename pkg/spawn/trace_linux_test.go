@@ -29,14 +29,7 @@ func init() {
 	helpers["trace"] = func(args []string) (any, error) {
 		pid, _ := strconv.Atoi(args[0])
 		addr, _ := strconv.ParseUint(args[1], 0, 64)
-		uid, gid := int(nobody.UID), int(nobody.GID)
-		if err := syscall.Setgroups(nil); err != nil {
-			return nil, err
-		}
-		if err := syscall.Setresgid(gid, gid, gid); err != nil {
-			return nil, err
-		}
-		if err := syscall.Setresuid(uid, uid, uid); err != nil {
+		if err := becomeNobody(); err != nil {
 			return nil, err
 		}
 		b := []byte{0xff}

@@ -6,10 +6,12 @@ package spawn
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +20,23 @@ import (
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/testkit"
 )
+
+func init() {
+	// stop PID becomes nobody and stops a process.
+	helpers["stop"] = func(args []string) (any, error) {
+		pid, _ := strconv.Atoi(args[0])
+		if err := becomeNobody(); err != nil {
+			return nil, err
+		}
+		return fmt.Sprint(syscall.Kill(pid, syscall.SIGSTOP)), nil
+	}
+}
+
+// becomeNobody makes a helper one of nobody's processes.
+func becomeNobody() error {
+	uid, gid := int(nobody.UID), int(nobody.GID)
+	return errors.Join(syscall.Setgroups(nil), syscall.Setresgid(gid, gid, gid), syscall.Setresuid(uid, uid, uid))
+}
 
 // hold adds a step, "hold", before the given one: the child opens path, which for
 // a fifo takes until somebody opens the other end.
@@ -130,7 +149,10 @@ func TestStoppedInWindow(t *testing.T) {
 			_, done, peer := startHeld(t, s, &a, c.before)
 			pid := s.PID()
 			// As the user of the row: from setresuid on nothing keeps it from that.
-			asNobody(t, func() error { return syscall.Kill(pid, syscall.SIGSTOP) })
+			var said string
+			if runHelper(t, &said, "stop", fmt.Sprint(pid)); said != "<nil>" {
+				t.Fatalf("stopping the child: %s", said)
+			}
 			eventually(t, "the child stopped", func() bool { return stateOf(pid) == 'T' })
 
 			// While one child is stopped, others start.
@@ -175,26 +197,6 @@ func TestStoppedInWindow(t *testing.T) {
 				t.Errorf("the peer got %q, want %q", got, wire)
 			}
 		})
-	}
-}
-
-// asNobody runs f in a thread whose identity is the row's user. The thread is
-// given up afterwards.
-func asNobody(t *testing.T, f func() error) {
-	t.Helper()
-	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		// Raw calls change one thread only.
-		uid := uintptr(nobody.UID)
-		if _, _, e := syscall.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid); e != 0 {
-			errs <- e
-			return
-		}
-		errs <- f()
-	}()
-	if err := <-errs; err != nil {
-		t.Fatal(err)
 	}
 }
 
