@@ -81,17 +81,21 @@ func (e *events) flush() {
 	}
 }
 
-func (e *events) info(msg string, attrs ...slog.Attr) {
-	e.log.LogAttrs(context.Background(), slog.LevelInfo, msg, attrs...)
+// emit goes to the handler directly: a Logger would look up its caller for each
+// line, which nobody asks for.
+func (e *events) emit(level slog.Level, msg string, attrs []slog.Attr) {
+	h := e.log.Handler()
+	if !h.Enabled(context.Background(), level) {
+		return
+	}
+	r := slog.NewRecord(time.Now(), level, msg, 0)
+	r.AddAttrs(attrs...)
+	h.Handle(context.Background(), r)
 }
 
-func (e *events) warn(msg string, attrs ...slog.Attr) {
-	e.log.LogAttrs(context.Background(), slog.LevelWarn, msg, attrs...)
-}
-
-func (e *events) error(msg string, attrs ...slog.Attr) {
-	e.log.LogAttrs(context.Background(), slog.LevelError, msg, attrs...)
-}
+func (e *events) info(msg string, attrs ...slog.Attr)  { e.emit(slog.LevelInfo, msg, attrs) }
+func (e *events) warn(msg string, attrs ...slog.Attr)  { e.emit(slog.LevelWarn, msg, attrs) }
+func (e *events) error(msg string, attrs ...slog.Attr) { e.emit(slog.LevelError, msg, attrs) }
 
 func peerAttr(a netip.AddrPort) slog.Attr { return slog.String("peer", a.String()) }
 
