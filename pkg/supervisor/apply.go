@@ -294,6 +294,7 @@ func (c *change) update(u *unit, r *row) {
 	} else {
 		u.book.SetLimits(limits)
 	}
+	c.s.pending.setLimits(u, r.Limits)
 	if old := u.row.Load(); r.Refuse != "" && (old == nil || old.Refuse != r.Refuse) {
 		c.s.log.refusing(u, r.Refuse)
 	}

@@ -411,6 +411,15 @@ func (t *pendingTable) any(of *unit) (connection, bool) {
 	return connection{}, false
 }
 
+// setLimits has a multiplexer's peers counted as its new row says.
+func (t *pendingTable) setLimits(u *unit, l limit.Limits) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if u.crowd.crowd != nil {
+		u.crowd.crowd.SetLimits(l)
+	}
+}
+
 // drop forgets a multiplexer that is gone. It has no record any more.
 func (t *pendingTable) drop(of *unit) {
 	t.mu.Lock()
