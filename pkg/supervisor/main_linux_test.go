@@ -95,8 +95,12 @@ func helper(name string, args ...string) *service.Exec {
 	helpersUsed[name] = true
 	e := program(self, args...)
 	e.Argv[0] = helperPrefix + name
+	e.Env = append(e.Env, quickExit)
 	return e
 }
+
+// quickExit keeps the race detector from sleeping for a second at each exit.
+const quickExit = "GORACE=atexit_sleep_ms=0"
 
 // aloneMark names the test that a process was started for.
 const aloneMark = "TCPMUXD_TEST_ALONE"
@@ -114,7 +118,7 @@ func alone(t *testing.T, attr *syscall.SysProcAttr) bool {
 	attr.Pdeathsig = syscall.SIGKILL
 	cmd := exec.Command(self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), aloneMark+"="+t.Name())
+	cmd.Env = append(os.Environ(), aloneMark+"="+t.Name(), quickExit)
 	cmd.SysProcAttr = attr
 	out, err := cmd.CombinedOutput()
 	if err != nil {
