@@ -34,12 +34,13 @@ type Listener struct {
 	// whatever got the number next.
 	refs   atomic.Int64
 	closed atomic.Bool
+	gone   chan struct{} // closed when fd is
 }
 
 // Open makes a non-blocking, close-on-exec socket that listens on ep with the
 // options of s. An error wraps ErrNotUp where only the address is missing.
 func Open(ep service.Endpoint, s service.Socket) (*Listener, error) {
-	l := &Listener{Endpoint: ep}
+	l := &Listener{Endpoint: ep, gone: make(chan struct{})}
 	l.refs.Store(1)
 	if err := l.open(s); err != nil {
 		return nil, fmt.Errorf("listening on %s %s: %w", ep.Network, ep.Addr, err)
@@ -74,12 +75,14 @@ func (l *Listener) Accept() (fd int, peer netip.AddrPort, err error) {
 	return l.accept()
 }
 
-// Close closes the socket as soon as no Accept is under way. The peers in its
-// queue are reset by the kernel.
+// Close closes the socket as soon as no Accept is under way, which it waits for:
+// afterwards the address is free. The peers in its queue are reset by the
+// kernel.
 func (l *Listener) Close() {
 	if l.closed.CompareAndSwap(false, true) {
 		l.release()
 	}
+	<-l.gone
 }
 
 // hold never brings a socket back that nobody holds any more: its number may
@@ -99,5 +102,6 @@ func (l *Listener) hold() bool {
 func (l *Listener) release() {
 	if l.refs.Add(-1) == 0 {
 		closeFd(l.fd)
+		close(l.gone)
 	}
 }

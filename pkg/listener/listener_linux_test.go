@@ -253,7 +253,7 @@ func TestCloseNeverLetsAnotherSocketBeAcceptedFrom(t *testing.T) {
 }
 
 func TestHoldAfterReleaseFails(t *testing.T) {
-	l := &Listener{fd: -1}
+	l := &Listener{fd: -1, gone: make(chan struct{})}
 	l.refs.Store(1)
 	if !l.hold() {
 		t.Fatal("hold of an open listener failed")

@@ -95,7 +95,7 @@ func (c *change) prepare() error {
 			c.want[keyOf(sv, ep)] = true
 		}
 	}
-	var last []func() error
+	var last []func()
 	for _, sv := range c.table.Services {
 		fail := func(err error) {
 			if err != nil {
@@ -115,7 +115,12 @@ func (c *change) prepare() error {
 			if old := c.had[k]; old != nil {
 				fail(c.keep(u, sv, old))
 			} else if old := c.inTheWay(k); old != nil {
-				last = append(last, func() error { c.close(old); return c.open(u, sv, ep) })
+				last = append(last, func() {
+					for _, l := range old {
+						c.close(l)
+					}
+					fail(c.open(u, sv, ep))
+				})
 			} else {
 				fail(c.open(u, sv, ep))
 			}
@@ -125,9 +130,7 @@ func (c *change) prepare() error {
 	// when nothing else can fail any more.
 	for _, f := range last {
 		if errs == nil {
-			if err := f(); err != nil {
-				errs = multierror.Append(errs, err)
-			}
+			f()
 		}
 	}
 	return errs.ErrorOrNil()
@@ -148,16 +151,16 @@ func (s *Supervisor) compile(sv *service.Service) (*row, error) {
 	return r, err
 }
 
-// inTheWay finds a running socket that will be gone, and without whose end a
+// inTheWay finds the running sockets that will be gone, and without whose end a
 // new one cannot be bound.
-func (c *change) inTheWay(k socketKey) *socket {
+func (c *change) inTheWay(k socketKey) (list []*socket) {
 	for had, l := range c.had {
 		if had.Network == k.Network && had.Addr.Port() == k.Addr.Port() && !c.want[had] &&
 			(had.Addr == k.Addr || had.Addr.Addr().IsUnspecified() || k.Addr.Addr().IsUnspecified()) {
-			return l
+			list = append(list, l)
 		}
 	}
-	return nil
+	return list
 }
 
 // keep takes a running socket over into the new table.
@@ -204,10 +207,15 @@ func (c *change) add(u *unit, l *listener.Listener) {
 // close ends a leaving socket early, and opens it again if the table does not
 // come to be.
 func (c *change) close(l *socket) {
+	u, sv := l.unit, l.unit.row.Load().Service
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if l.gone {
+		return // for another address of the new table
+	}
 	c.s.unpoll(l)
 	l.Close()
 	l.gone = true
-	u, sv := l.unit, l.unit.row.Load().Service
 	c.undo = append(c.undo, func() {
 		again, err := listener.Open(l.Endpoint, sv.Socket)
 		if err != nil {

@@ -43,7 +43,7 @@ type socket struct {
 	*listener.Listener
 	token uint32
 	unit  *unit
-	gone  bool // under applyMu: closed before the change it belongs to was sure
+	gone  bool // under unit.mu: closed before the change it belongs to was sure
 }
 
 // A pause is a set of reasons not to accept. The peers stay in the kernel's
@@ -97,8 +97,12 @@ func (s *Supervisor) pauseFor(u *unit, why pause, d time.Duration) {
 	time.AfterFunc(d, func() { s.resumeUnit(u, why) })
 }
 
-// poll puts a listener into every loop's set.
+// poll puts a listener into every loop's set. The caller holds its unit's mu,
+// here and in unpoll: the number of a socket that is gone is another's.
 func (s *Supervisor) poll(l *socket) {
+	if l.gone {
+		return
+	}
 	for _, loop := range s.loops {
 		if err := loop.poll.addListener(l.Fd(), uint64(l.token)); err != nil {
 			s.log.problem("cannot poll a listener", err)
@@ -107,6 +111,9 @@ func (s *Supervisor) poll(l *socket) {
 }
 
 func (s *Supervisor) unpoll(l *socket) {
+	if l.gone {
+		return
+	}
 	for _, loop := range s.loops {
 		loop.poll.remove(l.Fd())
 	}
