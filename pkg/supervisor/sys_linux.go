@@ -177,17 +177,28 @@ func waitAny(options int) bool {
 	}
 }
 
-// processState is the letter of proc_pid_stat(5), 0 where it cannot be known.
-func processState(pid int) byte {
+// forkNoExec is PF_FORKNOEXEC of the kernel's sched.h, in the flags of
+// proc_pid_stat(5): forked, and no program executed since.
+const forkNoExec = 0x40
+
+// beforeProgram is the state of a child, the letter of proc_pid_stat(5), as long
+// as it has not reached its program. It is 0 for one that has, or has ended: the
+// thread that made it may not have noticed yet, on a busy machine for long.
+func beforeProgram(pid int) byte {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0
 	}
-	// The name of the program, in parentheses, may have any byte in it.
-	if i := bytes.LastIndexByte(b, ')'); i >= 0 && i+2 < len(b) {
-		return b[i+2]
+	// The name of the program, in parentheses, may have any byte in it. After
+	// it: state ppid pgrp session tty tpgid flags.
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(f) < 7 || f[0][0] == 'Z' || f[0][0] == 'X' {
+		return 0
 	}
-	return 0
+	if flags, err := strconv.ParseUint(string(f[6]), 10, 64); err != nil || flags&forkNoExec == 0 {
+		return 0
+	}
+	return f[0][0]
 }
 
 // nap keeps the thread, unlike time.Sleep, which would have another one woken.

@@ -48,6 +48,6 @@ func awaitable() bool  { return false }
 
 func nap(d time.Duration) { time.Sleep(d) }
 
-func processState(int) byte { return 0 }
+func beforeProgram(int) byte { return 0 }
 
 func watchAddresses(func()) (io.Closer, error) { return nil, errors.ErrUnsupported }

@@ -136,8 +136,8 @@ func (s *Supervisor) overdueStart(w *worker, since int64, age time.Duration) {
 	if pid == 0 || w.since.Load() != since {
 		return
 	}
-	switch state := processState(pid); state {
-	case 'R':
+	switch state := beforeProgram(pid); state {
+	case 0, 'R':
 		// The machine is busy; nobody holds the child.
 		return
 	default:
