@@ -40,8 +40,11 @@ var programs struct {
 }
 
 func TestMain(m *testing.M) {
-	if os.Getenv(conditionEnv) != "" {
+	switch {
+	case os.Getenv(conditionEnv) != "":
 		becomeUnder(os.Getenv(conditionEnv))
+	case os.Getenv(stopperEnv) != "":
+		becomeStopper()
 	}
 	os.Exit(testMain(m))
 }
