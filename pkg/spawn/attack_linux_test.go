@@ -159,9 +159,9 @@ func TestThousands(t *testing.T) {
 			for i := range attrs {
 				programs = append(programs, compile(t, &attrs[i]))
 			}
-			workers, each := 8, 500
+			workers, each := 8, scaled(500)
 			if native, _ := Native(); !native || needsCopy() != "" {
-				each = 20 // these ways are slow, with all the memory of the race detector
+				each = scaled(20) // these ways are slow, with all the memory of the race detector
 			}
 			reaper := startReaper()
 			stop := unrest(t)

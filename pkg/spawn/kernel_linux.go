@@ -7,17 +7,22 @@ package spawn
 import (
 	"bytes"
 	"strconv"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // For the assembly, which sees them as const_….
+//
+//lint:ignore U1000 they are used there
 const (
 	sysClone3    = unix.SYS_CLONE3
 	sysExitGroup = unix.SYS_EXIT_GROUP
-	cloneSize    = 88  // of cloneArgs, CLONE_ARGS_SIZE_VER2
-	exitFailed   = 127 // what a child ends with that does not become its program, as in a shell
+	cloneSize    = unix.CLONE_ARGS_SIZE_VER2 // of cloneArgs
+	exitFailed   = 127                       // what a child ends with that does not become its program, as in a shell
 )
+
+var _ [cloneSize]byte = [unsafe.Sizeof(cloneArgs{})]byte{}
 
 // needsCopy says why a child with another identity must not share our memory,
 // and is empty if it may. Such a child then has a copy (clone3 without CLONE_VM),

@@ -152,6 +152,18 @@ func unusedHelpers() int {
 	return 1
 }
 
+// inMachine reports whether the tests have a system of their own, whose settings
+// they may change (machineMain).
+func inMachine() bool { return os.Getenv(machineEnv) != "" }
+
+// scaled is n, or what of it an emulated processor can do in the same time.
+func scaled(n int) int {
+	if inMachine() {
+		return n / 10
+	}
+	return n
+}
+
 // machineMain is process 1: it makes a system of an empty memory disk, runs the
 // tests in it, says how they ended, and turns the machine off.
 func machineMain() int {
@@ -164,7 +176,12 @@ func machineMain() int {
 		}
 	}
 	os.Chmod("/tmp", 0o1777)
-	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.timeout=120s", "-test.shuffle=on")
+	var uts unix.Utsname
+	unix.Uname(&uts)
+	fmt.Println("linux", unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]))
+	// As for a service of a usual system, but with room for the tests.
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1024, Max: 20000})
+	cmd := exec.Command("/proc/self/exe", append([]string{"-test.v", "-test.timeout=120s", "-test.shuffle=on"}, os.Args[1:]...)...)
 	cmd.Env = []string{"PATH=/", "HOME=/", "TMPDIR=/tmp", machineEnv + "=1"}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	verdict := "pass"

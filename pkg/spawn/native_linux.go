@@ -59,10 +59,10 @@ const maxOps = 24
 // An op is one system call of the child. If it fails, the child ends.
 type op struct {
 	nr uintptr
-	// ctl is 0. It is the place for a step whose failure is ignored, that takes
-	// the result of an earlier one, or that stores a number in decimal.
-	ctl uintptr
-	a   [6]uintptr
+	// Room for a step whose failure is ignored, that takes the result of an earlier
+	// one, or that stores a number in decimal.
+	_ uintptr
+	a [6]uintptr
 }
 
 // A result is what the child leaves behind: the number of the step it was last
@@ -72,11 +72,14 @@ type result struct {
 	errno uintptr
 }
 
-// cloneArgs is struct clone_args, clone(2).
+// cloneArgs is struct clone_args, clone(2). What has no name is 0.
 type cloneArgs struct {
-	flags, pidFD, childTID, parentTID, exitSignal, stack, stackSize, tls uint64
-
-	setTID, setTIDSize, cgroup uint64
+	flags      uint64
+	_, _       uint64 // pidfd, child_tid
+	parentTID  uint64 // where the kernel stores the pid before the child runs
+	exitSignal uint64
+	_, _, _    uint64 // stack, stack_size, tls: the child has those of this thread
+	_, _, _    uint64 // set_tid, set_tid_size, cgroup
 }
 
 // A call is the argument of rawSpawn.

@@ -33,7 +33,8 @@ type odd struct {
 	Closed           []int     // descriptors
 	Nofile           [2]uint64 // soft and hard limit, if not 0
 	Umask            int
-	Poller           bool // Go's epoll is there before Init
+	Poller           bool                     // Go's epoll is there before Init
+	Denied           map[uint32]syscall.Errno // system calls, and what they say
 }
 
 // report is what the daemon says.
@@ -51,6 +52,8 @@ type report struct {
 	Low     int // all slots are below
 	Slots   int
 	Poller  bool // it still works
+	Native  bool
+	Why     string // Native does not work
 }
 
 func init() {
@@ -107,11 +110,33 @@ func oddMain(args []string) (any, error) {
 	if _, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&mask)), 0, sigsetLen, 0, 0); errno != 0 {
 		return nil, errno
 	}
+	if err := deny(o.Denied); err != nil {
+		return nil, err
+	}
 	syscall.Umask(o.Umask)
 	for _, fd := range o.Closed {
 		unix.Close(fd)
 	}
 	return nil, syscall.Exec(args[2], argv, os.Environ())
+}
+
+// deny makes system calls fail, as containers do.
+func deny(calls map[uint32]syscall.Errno) error {
+	if len(calls) == 0 {
+		return nil
+	}
+	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}} // the number of the call
+	for nr, errno := range calls {
+		filter = append(filter,
+			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: nr},
+			unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)})
+	}
+	filter = append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if _, _, errno := syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&prog))); errno != 0 {
+		return fmt.Errorf("seccomp: %w", errno)
+	}
+	return nil
 }
 
 // daemonMain has the arguments of oddMain.
@@ -175,6 +200,7 @@ func (r *report) examine(marker string) {
 			r.Leaky = append(r.Leaky, filepath.Base(name))
 		}
 	}
+	r.Native, r.Why = Native()
 	for _, way := range []string{"native", "twin"} {
 		Use(way == "twin")
 		r.Child[way], r.Files[way] = oneChild()
@@ -271,12 +297,18 @@ func (r report) right(t *testing.T, inherited int) {
 		t.Errorf("the daemon: ignored %s, blocked %s, umask %s, leaky %v, %d inherited kept of %d",
 			r.Ignored, r.Blocked, r.Umask, r.Leaky, r.Kept, inherited)
 	}
-	if r.Low > 3+1+maxSlots+4 || r.Slots < minSlots || r.Slots > maxSlots {
-		t.Errorf("the daemon: %d slots below %d", r.Slots, r.Low)
-	}
 	// The kernel keeps 15 bytes of it.
 	if name := filepath.Base(executable); r.Comm != name[:min(15, len(name))] {
 		t.Errorf("the daemon is called %s", r.Comm)
+	}
+	if r.Native && r.Why != "" {
+		t.Errorf("the spawn program works, but: %s", r.Why)
+	}
+	if !r.Native {
+		return
+	}
+	if r.Low > 3+1+maxSlots+4 || r.Slots < minSlots || r.Slots > maxSlots {
+		t.Errorf("the daemon: %d slots below %d", r.Slots, r.Low)
 	}
 }
 
@@ -321,8 +353,8 @@ func TestCVE_2002_0871(t *testing.T) {
 		{InheritedTo: 300},
 		{InheritedTo: 300, Poller: true},
 		{Inherited: []int{3, 5, 30}, Poller: true},
-		{InheritedTo: 15003},
-		{InheritedTo: 15003, Blocked: signals, Ignored: signals},
+		{InheritedTo: 3 + scaled(15000)},
+		{InheritedTo: 3 + scaled(15000), Blocked: signals, Ignored: signals},
 		{InheritedTo: 40, Nofile: [2]uint64{64, 64}},
 	} {
 		o.Umask = 0o22
@@ -339,7 +371,7 @@ func TestCVE_2002_0871(t *testing.T) {
 func TestLowIsConstant(t *testing.T) {
 	testkit.Check(t)
 	want := startOdd(t, odd{Umask: 0o22})
-	for _, n := range []int{10, 1000, 15003} {
+	for _, n := range []int{10, 1000, 3 + scaled(15000)} {
 		if r := startOdd(t, odd{Umask: 0o22, InheritedTo: n}); r.Low > want.Low || r.Slots != want.Slots {
 			t.Errorf("%d inherited descriptors: %d slots below %d, want %d below %d", n-3, r.Slots, r.Low, want.Slots, want.Low)
 		}
@@ -390,5 +422,27 @@ func TestStartedWithUmask(t *testing.T) {
 	testkit.Check(t)
 	for _, umask := range []int{0, 0o077, 0o777} {
 		startOdd(t, odd{Umask: umask}).right(t, 0)
+	}
+}
+
+// Kernels and containers without what the spawn program needs.
+func TestStartedWithoutSystemCalls(t *testing.T) {
+	testkit.Check(t)
+	for _, c := range []struct {
+		denied map[uint32]syscall.Errno
+		native bool
+		why    string
+	}{
+		{map[uint32]syscall.Errno{unix.SYS_CLONE3: unix.ENOSYS}, false, "clone3: function not implemented"},
+		{map[uint32]syscall.Errno{unix.SYS_CLOSE_RANGE: unix.ENOSYS}, false, "close_range: function not implemented"},
+		{map[uint32]syscall.Errno{unix.SYS_CLOSE_RANGE: unix.EPERM}, false, "close_range: operation not permitted"},
+		{map[uint32]syscall.Errno{unix.SYS_EXECVEAT: unix.ENOSYS}, true, ""},
+		{map[uint32]syscall.Errno{unix.SYS_STATX: unix.ENOSYS}, true, ""},
+	} {
+		r := startOdd(t, odd{Umask: 0o22, InheritedTo: 12, Denied: c.denied})
+		r.right(t, 9)
+		if r.Native != c.native || r.Why != c.why {
+			t.Errorf("Native is %v, %q, want %v, %q", r.Native, r.Why, c.native, c.why)
+		}
 	}
 }

@@ -112,7 +112,7 @@ func TestOutputBesideReaper(t *testing.T) {
 			}
 		}
 	}()
-	for range 100 {
+	for range scaled(100) {
 		out, err := Output(t.Context(), executable, helperArgv("output", "fail"), []string{"GORACE=atexit_sleep_ms=0"})
 		if err != nil || string(out) != "half" {
 			t.Fatalf("%q, %v", out, err)

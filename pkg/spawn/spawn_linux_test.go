@@ -384,7 +384,7 @@ func testNoAllocation(t *testing.T, twin bool) {
 	conn, _ := pair(t)
 	defer syscall.Close(conn)
 	for _, e := range [][]byte{nil, extra} {
-		n := testing.AllocsPerRun(100, func() {
+		n := testing.AllocsPerRun(scaled(100), func() {
 			pid, err := s.Start(p, conn, e)
 			if err != nil {
 				t.Fatal(err)

@@ -49,10 +49,6 @@ func init() {
 	}
 }
 
-// inMachine reports whether the tests have a system of their own, whose settings
-// they may change (machineMain).
-func inMachine() bool { return os.Getenv(machineEnv) != "" }
-
 // allowTracing does what makes tracing possible at all, where that is ours to
 // decide, and reports whether it is possible.
 func allowTracing(t *testing.T) bool {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/testkit"
@@ -221,6 +222,68 @@ func TestContinuedInWindow(t *testing.T) {
 	}
 	if got := received(t, peer); got != "+Go\r\n" {
 		t.Errorf("the peer got %q", got)
+	}
+}
+
+// Signals that this process handles do what they do by default in the child: no
+// handler of the Go runtime may run there.
+func TestSignalsInWindow(t *testing.T) {
+	testkit.Check(t)
+	needNative(t)
+	s := newSpawner(t)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGPROF, syscall.SIGPIPE, 35, 64} {
+		a := held
+		a.Path = progExit
+		_, done, _ := startHeld(t, s, &a, "check")
+		// These it does not notice.
+		pid := s.PID()
+		for _, sig := range []syscall.Signal{syscall.SIGURG, syscall.SIGCHLD, syscall.SIGWINCH, syscall.SIGCONT} {
+			syscall.Kill(pid, sig)
+		}
+		syscall.Kill(pid, sig)
+		r := outcome(t, done)
+		var e *Error
+		if !errors.As(r.err, &e) || e.Errno != 0 || e.Step != "hold" || r.pid != pid {
+			t.Errorf("%v: Start returned %d, %v", sig, r.pid, r.err)
+		}
+		if ws := reap(t, pid); !ws.Signaled() || ws.Signal() != sig {
+			t.Errorf("%v: the child ended with %s", sig, status(ws))
+		}
+	}
+}
+
+// Where Init could not execute the program again, each child empties its mask.
+func TestMaskIsEmptied(t *testing.T) {
+	testkit.Check(t)
+	needNative(t)
+	old := maskIsEmpty
+	maskIsEmpty = func() bool { return false }
+	defer func() { maskIsEmpty = old }()
+	a := &Attr{Path: progWait, Argv: []string{"wait"}, Umask: 0o22, Dir: "/", Cred: nobody}
+	p, s := compile(t, a), newSpawner(t)
+	conn, _ := pair(t)
+	want, err := expected(a, conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	var before unix.Sigset_t
+	unix.PthreadSigmask(unix.SIG_BLOCK, &unix.Sigset_t{Val: [16]uint64{1<<(syscall.SIGUSR2-1) | 1<<63}}, &before)
+	pid, err := s.Start(p, conn, nil)
+	unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+	runtime.UnlockOSThread()
+	syscall.Close(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := look(pid)
+	syscall.Kill(pid, syscall.SIGKILL)
+	reap(t, pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the child sees (-want +got):\n%s", diff)
 	}
 }
 
