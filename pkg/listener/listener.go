@@ -34,13 +34,12 @@ type Listener struct {
 	// whatever got the number next.
 	refs   atomic.Int64
 	closed atomic.Bool
-	gone   chan struct{} // closed when fd is
 }
 
 // Open makes a non-blocking, close-on-exec socket that listens on ep with the
 // options of s. An error wraps ErrNotUp where only the address is missing.
 func Open(ep service.Endpoint, s service.Socket) (*Listener, error) {
-	l := &Listener{Endpoint: ep, gone: make(chan struct{})}
+	l := &Listener{Endpoint: ep}
 	l.refs.Store(1)
 	if err := l.open(s); err != nil {
 		return nil, fmt.Errorf("listening on %s %s: %w", ep.Network, ep.Addr, err)
@@ -72,17 +71,23 @@ func (l *Listener) Accept() (fd int, peer netip.AddrPort, err error) {
 		return -1, netip.AddrPort{}, ErrClosed
 	}
 	defer l.release()
-	return l.accept()
+	fd, peer, err = l.accept()
+	if err != nil && l.closed.Load() {
+		err = ErrClosed
+	}
+	return fd, peer, err
 }
 
-// Close closes the socket as soon as no Accept is under way, which it waits for:
-// afterwards the address is free. The peers in its queue are reset by the
-// kernel.
+// Close ends the listening: afterwards the address is free, and the peers in
+// the queue are reset. The descriptor is closed as soon as no Accept is under
+// way.
 func (l *Listener) Close() {
 	if l.closed.CompareAndSwap(false, true) {
+		// A child that is just being made may have a copy for a moment, with
+		// which the socket would listen on.
+		unlisten(l.fd)
 		l.release()
 	}
-	<-l.gone
 }
 
 // hold never brings a socket back that nobody holds any more: its number may
@@ -102,6 +107,5 @@ func (l *Listener) hold() bool {
 func (l *Listener) release() {
 	if l.refs.Add(-1) == 0 {
 		closeFd(l.fd)
-		close(l.gone)
 	}
 }

@@ -17,6 +17,8 @@ import (
 
 func closeFd(fd int) { unix.Close(fd) }
 
+func unlisten(fd int) { unix.Shutdown(fd, unix.SHUT_RD) }
+
 func (l *Listener) open(s service.Socket) (err error) {
 	domain := unix.AF_INET
 	if l.Endpoint.Network == service.TCP6 {

@@ -204,6 +204,40 @@ func TestClose(t *testing.T) {
 	again.Close()
 }
 
+// A child that is being made has, for a moment, copies of descriptors that it
+// then gives up. The address must be free all the same.
+func TestCloseFreesTheAddressOfACopy(t *testing.T) {
+	testkit.Check(t)
+	for _, a := range []netip.Addr{loopback4, loopback6, netip.IPv4Unspecified()} {
+		for _, reuse := range []bool{false, true} {
+			s := plain()
+			s.ReusePort = reuse
+			l := open(t, a, s)
+			child, err := unix.FcntlInt(uintptr(l.Fd()), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(child)
+			c, err := net.DialTimeout("tcp", netip.AddrPortFrom(map[bool]netip.Addr{true: loopback4, false: loopback6}[a.Is4()], l.Endpoint.Addr.Port()).String(), bound)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			l.Close()
+			c.SetReadDeadline(time.Now().Add(bound))
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s: a peer in the queue reads %v, want a reset", a, err)
+			}
+			next, err := Open(l.Endpoint, plain())
+			if err != nil {
+				t.Fatalf("%s, reuseport %v: the address is not free: %v", a, reuse, err)
+			}
+			connect(t, next)
+			next.Close()
+		}
+	}
+}
+
 // TestCloseNeverLetsAnotherSocketBeAcceptedFrom: the number of a closed socket
 // is given to the next one that is opened. An Accept that stood just before
 // its system call would take a connection of that one, and give it to the row
@@ -253,7 +287,7 @@ func TestCloseNeverLetsAnotherSocketBeAcceptedFrom(t *testing.T) {
 }
 
 func TestHoldAfterReleaseFails(t *testing.T) {
-	l := &Listener{fd: -1, gone: make(chan struct{})}
+	l := &Listener{fd: -1}
 	l.refs.Store(1)
 	if !l.hold() {
 		t.Fatal("hold of an open listener failed")

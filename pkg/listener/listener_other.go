@@ -9,7 +9,8 @@ import (
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
-func closeFd(int) {}
+func closeFd(int)  {}
+func unlisten(int) {}
 
 func (l *Listener) open(service.Socket) error { return errors.ErrUnsupported }
 
