@@ -28,8 +28,8 @@ type instance struct {
 const earlyKept = time.Minute
 
 const (
-	thick      = time.Millisecond
-	gatherEnds = 300 * time.Microsecond
+	thick      = 4 * time.Millisecond
+	gatherEnds = 2 * time.Millisecond
 )
 
 type reaper struct {
@@ -204,22 +204,15 @@ func (r *reaper) wait(now time.Duration) (pid int, in *instance, e exit) {
 func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
 	var last time.Duration
 	for {
-		for {
-			pid, in, e := s.reaper.wait(s.now())
-			if pid == 0 {
-				break
-			}
-			if in != nil {
-				s.end(pid, in, e)
-			}
-		}
+		s.reap()
 		if s.stopped.Load() {
 			return
 		}
 		// Where ends come thick and fast, several are better met with one
-		// wake-up of this thread.
+		// wake-up of this thread. Whoever needs a place looks for himself, see
+		// reap, unless he waits in a listener's queue.
 		now := s.now()
-		if now-last < thick {
+		if now-last < thick && s.queued.Load() == 0 {
 			nap(gatherEnds)
 		}
 		last = now
@@ -239,6 +232,20 @@ func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
 			return
 		}
 		s.reaper.asleep.Store(false)
+	}
+}
+
+// reap ends the instances of all children that have ended, and reports whether
+// there were any.
+func (s *Supervisor) reap() bool {
+	for found := false; ; found = true {
+		pid, in, e := s.reaper.wait(s.now())
+		if pid == 0 {
+			return found
+		}
+		if in != nil {
+			s.end(pid, in, e)
+		}
 	}
 }
 

@@ -33,6 +33,11 @@ func (w *worker) enter(u *unit, r *row, c connection) {
 		return
 	}
 	lease, why := u.admit(w, r, c)
+	if (why == limit.OverInstances || why == limit.OverInstancesPerSource) && w.s.reap() {
+		// A client that has seen the end of one instance may ask for the next
+		// before that end was met here.
+		lease, why = u.admit(w, r, c)
+	}
 	if why != limit.OK {
 		w.refuse(c, u, refusal(why.String()), tcpmux.Busy)
 		return

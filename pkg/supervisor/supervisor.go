@@ -57,8 +57,9 @@ type Supervisor struct {
 	pending pendingTable
 	reaper  reaper
 	watcher watcher
-	forking backoff // after clone failed for want of memory or processes
-	reserve reserve // descriptors that are kept back
+	forking backoff      // after clone failed for want of memory or processes
+	queued  atomic.Int32 // rows whose peers wait in the kernel's queue for an instance to end
+	reserve reserve      // descriptors that are kept back
 
 	wakeFd   int
 	stopping atomic.Bool // no new connections

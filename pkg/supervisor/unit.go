@@ -69,6 +69,9 @@ func (s *Supervisor) pauseLocked(u *unit, why pause) {
 			s.unpoll(l)
 		}
 	}
+	if why&^u.paused&pauseInstances != 0 {
+		s.queued.Add(1)
+	}
 	u.paused |= why
 }
 
@@ -82,6 +85,9 @@ func (s *Supervisor) resumeUnit(u *unit, why pause) {
 func (s *Supervisor) resumeLocked(u *unit, why pause) {
 	if u.paused&why == 0 {
 		return
+	}
+	if why&pauseInstances != 0 {
+		s.queued.Add(-1)
 	}
 	u.paused &^= why
 	if u.paused == 0 {
@@ -123,6 +129,9 @@ func (s *Supervisor) unpoll(l *socket) {
 // accepted, for rows that leave the excess in the kernel's queue. Without a
 // place the row stops accepting until an instance ends.
 func (s *Supervisor) reservePlace(u *unit) bool {
+	if u.reserve() || s.reap() && u.reserve() {
+		return true
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.book.Reserve() {
@@ -130,6 +139,12 @@ func (s *Supervisor) reservePlace(u *unit) bool {
 	}
 	s.pauseLocked(u, pauseInstances)
 	return false
+}
+
+func (u *unit) reserve() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.book.Reserve()
 }
 
 func (s *Supervisor) returnPlace(u *unit) {

@@ -64,13 +64,16 @@ func (w *watcher) attend() {
 	}
 }
 
-// watchSpawns looks after starts until the supervisor has stopped.
+// watchSpawns looks after starts until the supervisor has stopped. It naps in
+// its thread: a ticker would wake the scheduler a hundred times a second.
 func (s *Supervisor) watchSpawns() {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	for quiet := 0; ; {
+	for quiet := 0; ; quiet++ {
+		select {
+		case <-s.quit:
+			return
+		default:
+		}
 		if quiet > watchIdle {
-			tick.Stop()
 			s.watcher.asleep.Store(true)
 			// A start that began just before saw the watcher awake.
 			if !s.anyStarting() {
@@ -81,15 +84,9 @@ func (s *Supervisor) watchSpawns() {
 				}
 			}
 			s.watcher.asleep.Store(false)
-			tick.Reset(watchEvery)
 			quiet = 0
 		}
-		select {
-		case <-tick.C:
-		case <-s.quit:
-			return
-		}
-		quiet++
+		nap(watchEvery)
 		if s.look() {
 			quiet = 0
 		}
