@@ -42,7 +42,6 @@ const (
 
 type events struct {
 	log *slog.Logger
-	now func() time.Duration
 
 	mu      sync.Mutex
 	sampled map[sampleKey]int
@@ -52,8 +51,8 @@ type sampleKey struct {
 	service, message, reason string
 }
 
-func newEvents(log *slog.Logger, now func() time.Duration) *events {
-	return &events{log: log, now: now, sampled: map[sampleKey]int{}}
+func newEvents(log *slog.Logger) *events {
+	return &events{log: log, sampled: map[sampleKey]int{}}
 }
 
 // sample says whether an event is one of the first of its kind.

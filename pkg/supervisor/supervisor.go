@@ -87,7 +87,7 @@ func New(log *slog.Logger) (*Supervisor, error) {
 		halted: make(chan struct{}),
 		quit:   make(chan struct{}),
 	}
-	s.log = newEvents(log, s.now)
+	s.log = newEvents(log)
 	s.live.Store(&live{table: &service.Table{}})
 	s.reaper.init()
 	s.watcher.init()
