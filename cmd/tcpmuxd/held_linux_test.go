@@ -22,28 +22,29 @@ const stopperEnv = "TCPMUXD_TEST_STOPPER"
 // hostile is a user that nothing else on this machine belongs to.
 const hostile = 31999
 
-// becomeStopper guesses the next process ids and stops them, for ever. All that
-// it can hit are processes of its own user.
+// becomeStopper guesses the next process ids and stops them, as long as the test
+// runs. All that it can hit are processes of its own user.
 func becomeStopper() {
 	// Here, because the test binary is root's alone to execute.
 	if syscall.Setgroups(nil) != nil || syscall.Setresgid(hostile, hostile, hostile) != nil || syscall.Setresuid(hostile, hostile, hostile) != nil {
 		os.Exit(1)
 	}
-	unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
 	f, err := os.Open("/proc/loadavg")
 	if err != nil {
 		os.Exit(1)
 	}
 	b := make([]byte, 128)
-	for {
+	for parent := os.Getppid(); os.Getppid() == parent; {
 		n, _ := f.ReadAt(b, 0)
 		last, _ := strconv.Atoi(string(bytes.TrimSpace(b[bytes.LastIndexByte(b[:n], ' ')+1 : n])))
 		for pid := last; pid < last+4; pid++ {
-			if pid > 1 && pid != os.Getpid() {
+			// kill(2) takes the number of a thread, ours too, for its process.
+			if pid > 1 && unix.Tgkill(os.Getpid(), pid, 0) != nil {
 				syscall.Kill(pid, syscall.SIGSTOP)
 			}
 		}
 	}
+	os.Exit(0)
 }
 
 // A user who stops every child it can find has its own row refused for a while;

@@ -125,7 +125,7 @@ func TestEveryByteHasOneReader(t *testing.T) {
 			expect(t, "", mux, "cat"+end+data, replyGo+data)
 		}
 	}
-	started := len(d.events("start"))
+	started := len(d.waitForN(14, "start"))
 	// tcpmuxerd ended altogether when a client left early, and the inetds ran
 	// what such a client had asked for by then.
 	for i := range "cat\r" {
