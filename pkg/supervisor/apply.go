@@ -333,6 +333,7 @@ func (s *Supervisor) closeListeners(u *unit, keep []*socket, moved ...*socket) {
 // endInstances ends what runs of a row that a reload has changed or removed.
 func (s *Supervisor) endInstances(u *unit) {
 	since := s.now()
+	u.ended.Store(int64(since)) // for one that is just being started
 	s.signalInstances(u, since, syscall.SIGTERM)
 	grace := cmp.Or(s.live.Load().table.Server.Grace, 5*time.Second)
 	time.AfterFunc(grace, func() { s.signalInstances(u, since, syscall.SIGKILL) })

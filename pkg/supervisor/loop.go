@@ -61,6 +61,7 @@ type worker struct {
 	state atomic.Int32
 	since atomic.Int64 // when the start under way began, on the supervisor's clock; 0: none
 	unit  atomic.Pointer[unit]
+	begun atomic.Uint64 // of its instance
 	// killed says that the watcher has ended the child of the start under way.
 	killed atomic.Bool
 }

@@ -20,6 +20,7 @@ type instance struct {
 	lease       limit.Lease
 	peer, local netip.AddrPort
 	start       time.Duration
+	begun       uint64 // exits that had been seen when its start began
 }
 
 // earlyKept is how long the exit of an unknown child is remembered while a
@@ -38,6 +39,8 @@ type reaper struct {
 	starting int           // starts under way
 	none     chan struct{} // made by last: no start begins; closed when none is under way
 	early    map[int]exit  // exits that came before their record
+	exits    uint64        // how many have come into early, ever
+	swept    time.Duration // when early was last gone through
 	idle     chan struct{} // closed when the last instance ends; made by empty
 
 	asleep atomic.Bool // for want of children, until bell rings
@@ -48,6 +51,7 @@ type exit struct {
 	status syscall.WaitStatus
 	usage  syscall.Rusage
 	at     time.Duration
+	number uint64 // in early
 }
 
 func (r *reaper) init() {
@@ -55,15 +59,16 @@ func (r *reaper) init() {
 	r.running, r.early = map[int]*instance{}, map[int]exit{}
 }
 
-// begin says that a child is about to be made: from here on an unknown exit
-// may be its. It reports false when no child may be made any more.
-func (r *reaper) begin() bool {
+// begin says that a child is about to be made for in: from here on an unknown
+// exit may be its. It reports false when no child may be made any more.
+func (r *reaper) begin(in *instance) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.none != nil {
 		return false
 	}
 	r.starting++
+	in.begun = r.exits
 	return true
 }
 
@@ -102,14 +107,25 @@ func (r *reaper) startedLocked() {
 func (r *reaper) store(pid int, in *instance) (exit, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e, gone := r.early[pid]
+	e, gone := r.earlyLocked(pid, in.begun)
 	if gone {
 		delete(r.early, pid)
 	} else {
 		r.running[pid] = in
+		if in.start < time.Duration(in.unit.ended.Load()) {
+			// A reload has ended the row's instances while this one started.
+			syscall.Kill(-pid, syscall.SIGTERM)
+		}
 	}
 	r.startedLocked()
 	return e, gone
+}
+
+// earlyLocked finds the exit of a child whose start began when so many exits had
+// been seen. An older one is of another child that had the number before.
+func (r *reaper) earlyLocked(pid int, begun uint64) (exit, bool) {
+	e, ok := r.early[pid]
+	return e, ok && e.number > begun
 }
 
 // killStarting ends the child of a start that has lasted since the given
@@ -122,7 +138,7 @@ func (r *reaper) killStarting(w *worker, since int64) {
 	if pid == 0 || w.since.Load() != since {
 		return
 	}
-	if _, gone := r.early[pid]; !gone {
+	if _, gone := r.earlyLocked(pid, w.begun.Load()); !gone {
 		w.killed.Store(true)
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
@@ -183,15 +199,26 @@ func (r *reaper) wait(now time.Duration) (pid int, in *instance, e exit) {
 			delete(r.running, pid)
 			r.checkIdleLocked()
 		} else if r.starting > 0 {
-			for p, x := range r.early {
-				if now-x.at > earlyKept {
-					delete(r.early, p)
-				}
-			}
-			r.early[pid] = e
+			r.keepLocked(pid, e, now)
 		}
 		return pid, in, e
 	}
+}
+
+// keepLocked remembers an exit. Those that nobody has asked for go from time to
+// time.
+func (r *reaper) keepLocked(pid int, e exit, now time.Duration) {
+	if now-r.swept > earlyKept {
+		for p, x := range r.early {
+			if now-x.at > earlyKept {
+				delete(r.early, p)
+			}
+		}
+		r.swept = now
+	}
+	r.exits++
+	e.number = r.exits
+	r.early[pid] = e
 }
 
 // reapLoop ends instances until the supervisor has stopped.

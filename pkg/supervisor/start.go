@@ -44,11 +44,12 @@ func (w *worker) enter(u *unit, r *row, c connection) {
 	}
 	c.reserved = false // the place is the lease's now
 	in := &instance{unit: u, lease: lease, peer: c.peer, local: c.listener.Local(c.fd), start: now}
-	if !w.s.reaper.begin() { // the daemon stops
+	if !w.s.reaper.begin(in) { // the daemon stops
 		w.s.giveBack(u, &lease)
 		w.dismiss(c, tcpmux.NotAvailable)
 		return
 	}
+	w.begun.Store(in.begun)
 	pid, err := w.start(u, r.program, c.fd, w.environ(r, in, c))
 	if err != nil {
 		w.s.reaper.abort()

@@ -34,6 +34,7 @@ type unit struct {
 	removed bool      // no row of the running table; kept for its instances
 	waiting []waiting // endpoints whose address is not up
 
+	ended atomic.Int64 // a reload has ended the instances that began before, on the supervisor's clock
 	stuck backoff      // after children that did not reach their program
 	crowd pendingCrowd // multiplexers: guarded by pendingTable.mu
 }
