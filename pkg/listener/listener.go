@@ -78,6 +78,16 @@ func (l *Listener) Accept() (fd int, peer netip.AddrPort, err error) {
 	return fd, peer, err
 }
 
+// Waiting reports whether a peer is in the queue. accept4(2) takes a descriptor
+// before it looks, so its EMFILE does not tell.
+func (l *Listener) Waiting() bool {
+	if !l.hold() {
+		return false
+	}
+	defer l.release()
+	return readable(l.fd)
+}
+
 // Close ends the listening: afterwards the address is free, and the peers in
 // the queue are reset. The descriptor is closed as soon as no Accept is under
 // way.

@@ -19,6 +19,12 @@ func closeFd(fd int) { unix.Close(fd) }
 
 func unlisten(fd int) { unix.Shutdown(fd, unix.SHUT_RD) }
 
+func readable(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err != nil || n > 0
+}
+
 func (l *Listener) open(s service.Socket) (err error) {
 	domain := unix.AF_INET
 	if l.Endpoint.Network == service.TCP6 {

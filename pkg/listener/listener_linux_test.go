@@ -26,6 +26,9 @@ func TestAccept(t *testing.T) {
 		if _, _, err := l.Accept(); err != unix.EAGAIN {
 			t.Errorf("%s: Accept on an empty queue: %v, want EAGAIN", a, err)
 		}
+		if l.Waiting() {
+			t.Errorf("%s: somebody waits in an empty queue", a)
+		}
 		c, fd, peer := connect(t, l)
 		if want := c.LocalAddr().(*net.TCPAddr).AddrPort(); peer != want {
 			t.Errorf("%s: peer is %v, want %v", a, peer, want)
@@ -187,8 +190,14 @@ func TestClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	if !l.Waiting() {
+		t.Error("nobody waits")
+	}
 	l.Close()
 	l.Close() // does nothing
+	if l.Waiting() {
+		t.Error("somebody waits after Close")
+	}
 	if fd, _, err := l.Accept(); !errors.Is(err, ErrClosed) || fd != -1 {
 		t.Errorf("Accept after Close: %d, %v", fd, err)
 	}

@@ -9,8 +9,9 @@ import (
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
-func closeFd(int)  {}
-func unlisten(int) {}
+func closeFd(int)       {}
+func unlisten(int)      {}
+func readable(int) bool { return false }
 
 func (l *Listener) open(service.Socket) error { return errors.ErrUnsupported }
 

@@ -38,13 +38,16 @@ const (
 	// cannot flood the log.
 	sampleFirst = 5
 	sampleTime  = 10 * time.Second
+
+	shortageEvery = time.Second
 )
 
 type events struct {
 	log *slog.Logger
 
-	mu      sync.Mutex
-	sampled map[sampleKey]int
+	mu         sync.Mutex
+	sampled    map[sampleKey]int
+	shortageAt time.Time // when the last shortage was logged
 }
 
 type sampleKey struct {
@@ -165,9 +168,16 @@ func (e *events) backOff(u *unit, d time.Duration) {
 		slog.String("hint", "somebody, or a file system, holds its children before they reach their program"))
 }
 
-// shortage: accept4 failed for want of descriptors or memory. Sampled.
+// shortage: accept4 failed for want of descriptors or memory. At most one line
+// a second, for all rows together: it lasts, and concerns them all.
 func (e *events) shortage(u *unit, err error) {
-	if e.sample(sampleKey{u.id, "out of descriptors", ""}) {
+	e.mu.Lock()
+	quiet := !e.shortageAt.IsZero() && time.Since(e.shortageAt) < shortageEvery
+	if !quiet {
+		e.shortageAt = time.Now()
+	}
+	e.mu.Unlock()
+	if !quiet {
 		e.error("out of descriptors", slog.String("service", u.id), slog.String("error", err.Error()),
 			slog.String("hint", "raise the limit on open files, ulimit -n or LimitNOFILE="))
 	}

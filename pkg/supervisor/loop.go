@@ -146,7 +146,7 @@ func (w *worker) accept(l *socket) {
 			if again(err) || errors.Is(err, listener.ErrClosed) {
 				return
 			}
-			if !w.acceptFailed(u, err) {
+			if !w.acceptFailed(l, err) {
 				return
 			}
 			continue
@@ -159,10 +159,13 @@ func (w *worker) accept(l *socket) {
 }
 
 // acceptFailed says whether to go on accepting.
-func (w *worker) acceptFailed(u *unit, err error) bool {
+func (w *worker) acceptFailed(l *socket, err error) bool {
+	u := l.unit
 	switch {
 	case passing(err):
 		return true
+	case shortage(err) && !l.Waiting():
+		// Nothing is missing yet.
 	case shortage(err):
 		// A pending negotiation is worth less than a newcomer.
 		if w.s.evictAny() {
