@@ -114,11 +114,14 @@ func testMain(m *testing.M) int {
 		// The race detector lets a program sleep for a second at its end.
 		os.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	}
-	if err := Init(); err != nil {
-		fmt.Fprintln(os.Stderr, "Init:", err)
-		return 1
-	}
 	flag.Parse()
+	if f := flag.Lookup("test.fuzzworker"); f == nil || f.Value.String() != "true" {
+		// A fuzzing worker talks through inherited descriptors, which Init moves.
+		if err := Init(); err != nil {
+			fmt.Fprintln(os.Stderr, "Init:", err)
+			return 1
+		}
+	}
 	code := m.Run()
 	if code == 0 {
 		code = unusedHelpers()
@@ -181,7 +184,7 @@ func machineMain() int {
 	fmt.Println("linux", unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]))
 	// As for a service of a usual system, but with room for the tests.
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1024, Max: 20000})
-	cmd := exec.Command("/proc/self/exe", append([]string{"-test.v", "-test.timeout=120s", "-test.shuffle=on"}, os.Args[1:]...)...)
+	cmd := exec.Command("/proc/self/exe", append([]string{"-test.v", "-test.timeout=150s", "-test.shuffle=on"}, os.Args[1:]...)...)
 	cmd.Env = []string{"PATH=/", "HOME=/", "TMPDIR=/tmp", machineEnv + "=1"}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	verdict := "pass"

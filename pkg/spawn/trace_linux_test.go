@@ -140,6 +140,14 @@ func TestSuidDumpable(t *testing.T) {
 		needsCopy = func() string { return copyReason("1", "6.18.0") }
 		defer func() { needsCopy = old }()
 	}
+	a := held
+	a.Path = progExit
+	if compile(t, &a).native.flags&unix.CLONE_VM != 0 {
+		t.Error("a child with another identity shares the memory")
+	}
+	if a.Cred = nil; compile(t, &a).native.flags&unix.CLONE_VM == 0 {
+		t.Error("a child with the daemon's identity does not share the memory")
+	}
 	*tracee = 42
 	got := traceHeld(t)
 	if *tracee != 42 {
