@@ -28,6 +28,8 @@ import (
 //     to survive it has to ask for with signal.Notify, and it must not use
 //     signal.Ignore. signal.Ignored still tells about SIGHUP and SIGINT.
 //   - The umask becomes 022.
+//   - Ambient and inheritable capabilities, with which a daemon that is not root
+//     may have been started to listen on port 1, are given up. Its own stay.
 //   - Inherited descriptors above 2 become close-on-exec, and where the spawn
 //     program is used they move up, out of the way of the reserved ones.
 //
@@ -46,6 +48,9 @@ var initialise = sync.OnceValue(func() error {
 	}
 	if err := resetIgnored(); err != nil {
 		return err
+	}
+	if err := keepCapabilities(); err != nil {
+		return fmt.Errorf("keeping capabilities from children: %w", err)
 	}
 	syscall.Umask(daemonUmask)
 	if ok, _ := Native(); ok {

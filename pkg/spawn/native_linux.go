@@ -136,8 +136,10 @@ var headSteps = [headLen]string{"unshare", "stdio", "stdio", "stdio", "close"}
 
 type spawner struct {
 	call
-	pid  int32 // the child now; written by the kernel, read by any goroutine
-	slot int
+	pid int32 // the child now; written by the kernel, read by any goroutine
+
+	slotMu sync.Mutex // release is another thread's
+	slot   int        // or noSlot
 
 	stat  unix.Statx_t
 	extra []byte    // a copy of extraEnv; envp points into it
@@ -179,7 +181,9 @@ func (s *spawner) close() {
 	page := unsafe.Slice((*byte)(unsafe.Pointer(s.result)), unsafe.Sizeof(result{}))
 	s.result = nil
 	unix.Munmap(page)
-	giveSlot(s.slot)
+	if s.slot != noSlot {
+		giveSlot(s.slot)
+	}
 }
 
 func (s *spawner) child() int { return int(atomic.LoadInt32(&s.pid)) }
@@ -200,7 +204,9 @@ func (s *spawner) start(p *Program, conn int, extraEnv []byte) (int, error) {
 	}
 	s.n = uintptr(headLen + len(n.ops))
 	s.clone.flags = n.flags
-	*s.result = result{}
+	// release looks at the step meanwhile.
+	atomic.StoreUintptr(&s.result.step, 0)
+	s.result.errno = 0
 
 	if errno := s.occupy(conn); errno != 0 {
 		return 0, &Error{Step: "slot", Errno: errno}

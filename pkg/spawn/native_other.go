@@ -13,9 +13,13 @@ func (*program) compile(*Attr) error { return errors.ErrUnsupported }
 
 type spawner struct{}
 
-func (*spawner) open() error { return errors.ErrUnsupported }
-func (*spawner) close()      {}
-func (*spawner) child() int  { return 0 }
+func (*spawner) open() error   { return errors.ErrUnsupported }
+func (*spawner) close()        {}
+func (*spawner) child() int    { return 0 }
+func (*spawner) release() bool { return false }
+
+// Slots is how many Spawners there can be at a time on the native path.
+func Slots() int { return 0 }
 
 func (*spawner) start(*Program, int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 

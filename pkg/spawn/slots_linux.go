@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +41,8 @@ var slots struct {
 	mu   sync.Mutex
 	low  int   // all slots are below
 	null int   // a descriptor below low that stays on /dev/null
-	free []int // the lowest last
+	n    int   // how many there are
+	free []int // those that nobody has, the lowest last
 }
 
 func takeSlot() (slot, low int, err error) {
@@ -57,6 +59,14 @@ func takeSlot() (slot, low int, err error) {
 	return slot, slots.low, nil
 }
 
+// Slots is how many Spawners there can be at a time on the native path, 0 before
+// Init.
+func Slots() int {
+	slots.mu.Lock()
+	defer slots.mu.Unlock()
+	return slots.n
+}
+
 func giveSlot(slot int) {
 	slots.mu.Lock()
 	defer slots.mu.Unlock()
@@ -66,9 +76,32 @@ func giveSlot(slot int) {
 // occupy puts conn onto the slot, in one step: the number is never free.
 func (s *spawner) occupy(conn int) syscall.Errno { return dup3(conn, s.slot) }
 
-// vacate gives up the connection and keeps the number. It cannot fail: both
-// descriptors are open, and nobody else's.
-func (s *spawner) vacate() { dup3(slots.null, s.slot) }
+// vacate gives up the connection and keeps the number, if release has not given
+// up both. It cannot fail: both descriptors are open, and nobody else's.
+func (s *spawner) vacate() {
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	if s.slot != noSlot {
+		dup3(slots.null, s.slot)
+	}
+}
+
+// noSlot is the slot of a spawner that has given it back.
+const noSlot = -1
+
+// release has the contract of Spawner.Release. From the step after headClose on
+// the child has descriptors of its own, so that nothing it does needs the slot.
+func (s *spawner) release() bool {
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	if s.slot == noSlot || atomic.LoadUintptr(&s.result.step) <= headClose {
+		return false
+	}
+	dup3(slots.null, s.slot)
+	giveSlot(s.slot)
+	s.slot = noSlot
+	return true
+}
 
 // dup3 does not block: what it closes is still open elsewhere.
 func dup3(from, to int) syscall.Errno {
@@ -153,5 +186,6 @@ func reserveSlots() error {
 	for i := len(taken) - 1; i > 0; i-- {
 		slots.free = append(slots.free, taken[i])
 	}
+	slots.n = len(slots.free)
 	return nil
 }

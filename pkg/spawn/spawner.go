@@ -102,3 +102,9 @@ func (s *Spawner) Start(p *Program, conn int, extraEnv []byte) (pid int, err err
 func (s *Spawner) PID() int {
 	return s.native.child()
 }
+
+// Release gives the descriptor that s owns back for another Spawner, while a
+// Start of s stands still because its child is held. It reports false when the
+// child still needs it, or the twin is used. Any goroutine may call it; no other
+// Start of s may follow, only Close.
+func (s *Spawner) Release() bool { return !s.twin && s.native.release() }
