@@ -321,7 +321,7 @@ func (d *daemon) checkIdle() {
 	d.Helper()
 	var now, open int
 	if !poll(10*time.Second, func() bool {
-		open, now = len(d.running()), len(d.descriptors())
+		open, now = len(d.running()), d.descriptors()
 		return open == 0 && now == d.idle
 	}) {
 		d.Errorf("%d instances run and %d descriptors are open after the test; want none and %d\n%s",
@@ -363,44 +363,67 @@ func (d *daemon) files() (list []string) {
 	return list
 }
 
-// descriptors lists the open descriptors of the daemon but for its listeners, of
+// descriptors counts the open descriptors of the daemon but for its listeners, of
 // which a reload can make more or fewer.
-func (d *daemon) descriptors() (list []string) {
-	listening := listeners(d.pid)
-	return slices.DeleteFunc(d.files(), func(f string) bool {
-		_, target, _ := strings.Cut(f, " ")
-		return listening[target]
-	})
+func (d *daemon) descriptors() int { return len(d.files()) - d.listening() }
+
+// listening counts the listeners, by the log. One that a reload gives to another
+// row stands there twice.
+func (d *daemon) listening() int {
+	open := map[string]bool{}
+	for _, e := range d.log.all() {
+		switch e["msg"] {
+		case "listen":
+			open[e.text("local")] = true
+		case "close":
+			delete(open, e.text("local"))
+		}
+	}
+	return len(open)
+}
+
+// sockets lists the sockets that the daemon has open, by their inodes.
+func (d *daemon) sockets() (list []string) {
+	for _, f := range d.files() {
+		if _, target, _ := strings.Cut(f, " "); strings.HasPrefix(target, "socket:") {
+			list = append(list, target)
+		}
+	}
+	slices.Sort(list)
+	return list
 }
 
 // settled waits until the daemon has opened what it opens once, and counts. The
-// last of it, the watch on the account files, comes after "serving".
-func (d *daemon) settled() (n int) {
+// last of it comes after "serving": the watch on the account files, which is
+// complete when there is something in it, and the watch on addresses.
+func (d *daemon) settled() int {
 	d.Helper()
 	if !poll(bound, func() bool {
-		list := d.descriptors()
-		n = len(list)
-		all := strings.Join(list, "\n")
-		return strings.Contains(all, "inotify") && strings.Contains(all, "socket:") // netlink
+		watched := false
+		for _, f := range d.files() {
+			if fd, target, _ := strings.Cut(f, " "); target == "anon_inode:inotify" {
+				info, _ := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", d.pid, fd))
+				watched = bytes.Contains(info, []byte("inotify wd:"))
+			}
+		}
+		return watched && d.hasNetlink()
 	}) {
 		d.Fatalf("the daemon does not come to rest:\n%s", strings.Join(d.files(), "\n"))
 	}
-	return n
+	return d.descriptors()
 }
 
-// listeners are the listening TCP sockets of a process's network namespace, as
-// /proc/PID/fd calls them.
-func listeners(pid int) map[string]bool {
-	m := map[string]bool{}
-	for _, name := range []string{"tcp", "tcp6"} {
-		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, name))
-		for line := range strings.Lines(string(text)) {
-			if f := strings.Fields(line); len(f) > 9 && f[3] == "0A" { // TCP_LISTEN
-				m["socket:["+f[9]+"]"] = true
-			}
+// hasNetlink says whether one of the daemon's sockets is of netlink(7).
+func (d *daemon) hasNetlink() bool {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/netlink", d.pid))
+	sockets := d.sockets()
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) > 0 && slices.Contains(sockets, "socket:["+f[len(f)-1]+"]") {
+			return true
 		}
 	}
-	return m
+	return false
 }
 
 // poll asks until the answer is yes, or the time is up.
