@@ -87,7 +87,7 @@ func asRoot() *Options {
 		return nil
 	}
 	return &Options{
-		Accounts: accounts{}, BindPrivileged: true, UnprivilegedPort: 1024, Mark: true,
+		Accounts: accounts{}, BindPrivileged: true, UnprivilegedPort: 1024, Mark: true, Native: true,
 		Environ: []string{"LANG=C.UTF-8", "LANG=second", "SECRET=x", "PROTO=y"},
 		Program: there, Dir: there,
 		ReadFile: func(path string) ([]byte, error) {
@@ -183,7 +183,8 @@ on_stop = "kill"
 		Limits: limit.Limits{Instances: 40, Rate: limit.Rate{N: 256, Per: time.Minute}, Burst: 20,
 			RatePerSource: limit.Rate{N: 60, Per: time.Hour}, PrefixV4: 24, PrefixV6: 56},
 		Overflow: service.OverflowQueue, OnReload: service.ReloadEnd, OnStop: service.StopKill,
-		Origin: "t.toml:2",
+		Origin:       "t.toml:2",
+		ListenOrigin: []string{"t.toml:5:11", "t.toml:5:28", "t.toml:5:50", "t.toml:5:50", "t.toml:5:60", "t.toml:5:86"},
 	}
 	var rules []string
 	for p, v := range got.Access.All() {
@@ -354,6 +355,46 @@ func TestOrdinaryUser(t *testing.T) {
 	must(t, "[service.ftp]\nexec = \"/bin/a\"\n", o)
 	o = asAlice().AsRoot()
 	must(t, "[service.ftp]\nexec = \"/bin/a\"\nuser = \"root\"\nmark = 3\n", o)
+}
+
+// TestPortableSpawn: without the spawn program children have the daemon's
+// umask, so no row may ask for another one.
+func TestPortableSpawn(t *testing.T) {
+	o := asRoot()
+	o.Native = false
+	row := "[service.ftp]\nexec = \"/bin/a\"\nuser = \"root\"\n"
+	for _, text := range []string{row, row + "umask = \"022\"\n", row + "umask = \"22\"\n"} {
+		must(t, text, o)
+	}
+	_, _, err := compile(t, row+"umask = \"027\"\n", o)
+	want := `t.toml:4:9: row "ftp": umask: the portable way of starting programs, the only one here, knows no umask but the daemon's own; write umask = "022" or take it out`
+	if err == nil || err.Error() != want {
+		t.Errorf("error %v", err)
+	}
+	_, _, err = compile(t, "[defaults]\numask = \"0\"\n"+row, o)
+	if err == nil || !strings.HasPrefix(err.Error(), "t.toml:2:9: [defaults]: umask: ") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestListenOrigin: every endpoint says where it is written, also where nobody
+// wrote it, and a row that has only moved is still the same.
+func TestListenOrigin(t *testing.T) {
+	text := "[defaults]\nuser = \"root\"\nexec = \"/bin/a\"\n[service.ftp]\n[service.x]\nname = \"ssh\"\n[service.\"tcpmux/a\"]\n"
+	rows := must(t, text, asRoot())
+	for id, want := range map[string]string{
+		"ftp": "[t.toml:4:10 t.toml:4:10]", "x": "[t.toml:6:8 t.toml:6:8]", "tcpmux": "[t.toml:7:10 t.toml:7:10]", "tcpmux/a": "[]",
+	} {
+		if got := fmt.Sprint(rows[id].ListenOrigin); got != want {
+			t.Errorf("%s: %s, want %s", id, got, want)
+		}
+	}
+	moved := must(t, "\n"+text, asRoot())
+	for id, s := range rows {
+		if !s.Equal(moved[id]) {
+			t.Errorf("%s has changed", id)
+		}
+	}
 }
 
 // TestEqualTables: compiling twice gives equal rows, and a File is not changed

@@ -20,13 +20,16 @@ const (
 	maxGroups = 65536
 )
 
+// defaultUmask is the daemon's own, which spawn sets at its start.
+const defaultUmask = 0o022
+
 // nobody is who a row's child would be whose user has vanished. The row is
 // refused; this is only so that it can never be the daemon's own identity.
 const nobody = 65534
 
 func (r *row) exec() {
 	s := &r.text
-	e := &service.Exec{Dir: "/", Umask: 0o022}
+	e := &service.Exec{Dir: "/", Umask: defaultUmask}
 	r.program(e)
 	if s.Cwd.IsSet() && r.absolute("cwd", s.Cwd, "/var/empty") {
 		e.Dir = path.Clean(s.Cwd.V)
@@ -40,6 +43,9 @@ func (r *row) exec() {
 			r.errorf("umask", s.Umask.Pos, "%s is no umask; write an octal number from \"000\" to \"777\" instead", clip(s.Umask.V))
 		}
 		e.Umask = uint32(n)
+		if err == nil && n <= 0o777 && n != defaultUmask && !r.c.o.Native {
+			r.errorf("umask", s.Umask.Pos, "the portable way of starting programs, the only one here, knows no umask but the daemon's own; write umask = \"022\" or take it out")
+		}
 	}
 	u := r.identity(e)
 	e.Env = r.environment(u)

@@ -71,11 +71,11 @@ func dump(table *service.Table, warnings []*Problem, err error) string {
 	fmt.Fprintf(&b, "server: %+v\n", table.Server)
 	for _, s := range table.Services {
 		row := *s
-		row.Access, row.Exec, row.Listen = nil, nil, nil
+		row.Access, row.Exec, row.Listen, row.ListenOrigin = nil, nil, nil, nil
 		out, _ := json.Marshal(row)
 		fmt.Fprintf(&b, "\nrow %s\n%s\n", s.ID, out)
-		for _, e := range s.Listen {
-			fmt.Fprintln(&b, "listen", e.Network, e.Addr)
+		for i, e := range s.Listen {
+			fmt.Fprintln(&b, "listen", e.Network, e.Addr, "of", s.ListenOrigin[i])
 		}
 		for p, v := range s.Access.All() {
 			fmt.Fprintln(&b, v, p)

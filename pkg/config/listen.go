@@ -109,6 +109,7 @@ func (r *row) endpoints() {
 	}
 	for _, b := range r.listen {
 		r.svc.Listen = append(r.svc.Listen, b.Endpoint)
+		r.svc.ListenOrigin = append(r.svc.ListenOrigin, b.pos.String())
 	}
 }
 

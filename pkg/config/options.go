@@ -30,6 +30,10 @@ type Options struct {
 	UnprivilegedPort int  // ports from here up need no right
 	Mark             bool // CAP_NET_ADMIN or CAP_NET_RAW, for SO_MARK
 
+	// Native says that children are started by the spawn program. The portable
+	// way cannot give a child an umask that is not the daemon's 022.
+	Native bool
+
 	Environ []string // the daemon's own environment, for env_pass
 
 	Program  func(path string) error // nil if it can be executed by somebody
@@ -42,7 +46,8 @@ type Options struct {
 	VanishedUsers bool
 }
 
-// System are the options of the machine and process this runs in.
+// System are the options of the machine and process this runs in. Native is
+// true: who starts children knows better.
 func System(accounts Accounts) *Options {
 	caps := capabilities("/proc/self/status")
 	return &Options{
@@ -52,6 +57,7 @@ func System(accounts Accounts) *Options {
 		BindPrivileged:   caps&(1<<capNetBindService) != 0,
 		UnprivilegedPort: unprivilegedPort("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
 		Mark:             caps&(1<<capNetAdmin|1<<capNetRaw) != 0,
+		Native:           true,
 		Environ:          os.Environ(),
 		Program:          program,
 		Dir:              directory,

@@ -85,6 +85,10 @@ type Service struct {
 	// Origin is where the row stands in the configuration, "file:line", for
 	// the log. It is not compared by Equal.
 	Origin string
+	// ListenOrigin is where each Endpoint of Listen is written,
+	// "file:line:column", index by index; for those nobody wrote it is the
+	// row. It is not compared by Equal.
+	ListenOrigin []string
 }
 
 // Equal reports whether two rows mean the same, so that a reload has nothing
@@ -92,6 +96,7 @@ type Service struct {
 func (s *Service) Equal(t *Service) bool {
 	a, b := *s, *t
 	a.Origin, b.Origin = "", ""
+	a.ListenOrigin, b.ListenOrigin = nil, nil
 	a.Access, b.Access = nil, nil
 	return s.Access.Equal(t.Access) && reflect.DeepEqual(&a, &b)
 }
