@@ -67,7 +67,9 @@ cover:
 bench: build
 	go run ./contrib/bench $(BENCHFLAGS)
 
-install: build
+# As root, who need not have Go: what make has built is installed, not built.
+install:
+	@test -x bin/tcpmuxd && test -x bin/tcpmuxctl && test -x bin/tcpmux || { echo "run make first"; exit 1; }
 	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(PREFIX)/sbin $(SYSCONF))
 	install -m 755 bin/tcpmux $(DESTDIR)$(PREFIX)/bin
 	install -m 755 bin/tcpmuxd bin/tcpmuxctl $(DESTDIR)$(PREFIX)/sbin
