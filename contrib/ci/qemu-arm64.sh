@@ -56,7 +56,7 @@ GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go test -c -o "$scratch/root/init" ./pkg/s
 (cd "$scratch/root" && find . | cpio --quiet -o -H newc | gzip -1) >"$scratch/initrd"
 
 # What follows "--" on its command line the kernel gives to the first process.
-qemu-system-aarch64 -M virt -cpu max -smp 2 -m 1024 -display none -monitor none -nic none -no-reboot \
+qemu-system-aarch64 -M virt -cpu cortex-a72 -smp 2 -m 1024 -display none -monitor none -nic none -no-reboot \
 	-serial "file:$scratch/console" -kernel "$kernel" -initrd "$scratch/initrd" \
 	-append "console=ttyAMA0 rdinit=/init panic=-1 quiet -- ${*/#-run/-test.run}" </dev/null &
 qemu=$!
