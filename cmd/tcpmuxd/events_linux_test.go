@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -31,6 +32,27 @@ func (e event) has(pairs []string) bool {
 		}
 	}
 	return true
+}
+
+// A logReader takes the lines of a daemon apart while they come.
+type logReader struct {
+	mu    sync.Mutex
+	lines []string
+	list  []event
+	byMsg map[string][]event
+	other []string // lines that are no events
+	more  chan struct{}
+	done  chan struct{}
+}
+
+func readLog(r io.ReadCloser) *logReader {
+	l := &logReader{byMsg: map[string][]event{}, more: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(l.done)
+		defer r.Close()
+		eachLine(r, l.add)
+	}()
+	return l
 }
 
 func eachLine(r io.Reader, f func(string)) {

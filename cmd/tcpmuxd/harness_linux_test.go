@@ -12,14 +12,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -322,7 +320,7 @@ func (d *daemon) checkIdle() {
 	var now, open int
 	if !poll(10*time.Second, func() bool {
 		open, now = len(d.running()), d.descriptors()
-		return open == 0 && now == d.idle
+		return open == 0 && now <= d.idle // fewer: it was opening something when they were counted
 	}) {
 		d.Errorf("%d instances run and %d descriptors are open after the test; want none and %d\n%s",
 			open, now, d.idle, strings.Join(d.files(), "\n"))
@@ -490,25 +488,4 @@ func find(t testing.TB, name string) string {
 	}
 	t.Fatalf("%s is not installed; contrib/ci/deps knows the package", name)
 	return ""
-}
-
-// A logReader takes the lines of a daemon apart while they come.
-type logReader struct {
-	mu    sync.Mutex
-	lines []string
-	list  []event
-	byMsg map[string][]event
-	other []string // lines that are no events
-	more  chan struct{}
-	done  chan struct{}
-}
-
-func readLog(r io.ReadCloser) *logReader {
-	l := &logReader{byMsg: map[string][]event{}, more: make(chan struct{}), done: make(chan struct{})}
-	go func() {
-		defer close(l.done)
-		defer r.Close()
-		eachLine(r, l.add)
-	}()
-	return l
 }

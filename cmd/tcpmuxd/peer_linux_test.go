@@ -124,9 +124,3 @@ func turnedAway(c *net.TCPConn) bool {
 	n, err := c.Read(b)
 	return n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
 }
-
-// reset ends a connection by a reset.
-func reset(c *net.TCPConn) {
-	c.SetLinger(0)
-	c.Close()
-}
