@@ -3,6 +3,7 @@
 package config
 
 import (
+	"net/netip"
 	"strings"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/account"
@@ -34,12 +35,19 @@ type cache struct {
 	programs memo[struct{}]
 	dirs     memo[struct{}]
 	files    memo[string]
+	up       map[address]bool
 	env      map[string]string
+}
+
+type address struct {
+	addr   netip.Addr
+	device string
 }
 
 func newCache() cache {
 	return cache{memo[account.User]{}, memo[uint32]{}, memo[[]uint32]{}, memo[uint16]{},
-		memo[struct{}]{}, memo[struct{}]{}, memo[string]{}, nil}
+		memo[struct{}]{}, memo[struct{}]{}, memo[string]{},
+		map[address]bool{}, nil}
 }
 
 func (c *cache) user(a Accounts, name string) (account.User, error) { return c.users.ask(name, a.User) }
@@ -65,6 +73,16 @@ func (c *cache) file(o *Options, path string) (string, error) {
 		b, err := o.ReadFile(p)
 		return string(b), err
 	})
+}
+
+func (c *cache) isUp(o *Options, a netip.Addr, device string) bool {
+	k := address{a, device}
+	up, ok := c.up[k]
+	if !ok {
+		up = o.Up(a, device)
+		c.up[k] = up
+	}
+	return up
 }
 
 // environ is the daemon's environment by name; the first of a name counts, as

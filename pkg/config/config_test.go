@@ -377,6 +377,63 @@ func TestPortableSpawn(t *testing.T) {
 	}
 }
 
+// TestNotUp: what this machine does not have now is a warning, where anybody
+// asks.
+func TestNotUp(t *testing.T) {
+	text := `
+[defaults]
+user = "root"
+exec = "/bin/a"
+[service.ftp]
+listen = ["127.0.0.1:21", "192.0.2.9:21", "[2001:db8::9]:21", "[fe80::1%eth9]:21", "22"]
+[service.free]
+listen = ["192.0.2.9:23", "[fe80::1%eth9]:23"]
+freebind = true
+[service.dev]
+listen = ["24", "192.0.2.9:27"]
+bind_to_device = "eth9"
+[service.vrf]
+listen = ["192.0.2.9:25"]
+bind_to_device = "red"
+[service.off]
+enabled = false
+listen = "192.0.2.9:26"
+`
+	asked := make(map[string]int)
+	o := asRoot()
+	_, warnings, err := compile(t, text, o)
+	if err != nil || len(warnings) != 0 {
+		t.Fatalf("nobody asks: %v, %v", warnings, err)
+	}
+	o.Up = func(a netip.Addr, device string) bool {
+		asked[fmt.Sprint(a, device)]++
+		return device == "red" || device == "" && a.IsLoopback()
+	}
+	_, warnings, err = compile(t, text, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`t.toml:6:27: row "ftp": listen: 192.0.2.9 is not up on this machine; the row listens there as soon as it is`,
+		`t.toml:6:43: row "ftp": listen: 2001:db8::9 is not up on this machine; the row listens there as soon as it is`,
+		`t.toml:6:63: row "ftp": listen: fe80::1%eth9 is not up on this machine; the row listens there as soon as it is`,
+		`t.toml:8:27: row "free": listen: fe80::1%eth9 is not up on this machine; the row listens there as soon as it is`,
+		`t.toml:12:18: row "dev": bind_to_device: there is no interface "eth9"; the row listens as soon as there is`,
+	}
+	var got []string
+	for _, w := range warnings {
+		got = append(got, w.Error())
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("warnings (-want +got):\n%s", d)
+	}
+	for q, n := range asked {
+		if n != 1 {
+			t.Errorf("%s was asked %d times", q, n)
+		}
+	}
+}
+
 // TestListenOrigin: every endpoint says where it is written, also where nobody
 // wrote it, and a row that has only moved is still the same.
 func TestListenOrigin(t *testing.T) {

@@ -1,6 +1,5 @@
-// Where a row listens, with which socket options, and whether two rows want
-// the same socket. Whether an address is up is not asked: it may come later,
-// and is the listener's matter.
+// Where a row listens, and with which socket options. Whether an address is up
+// is never an error: it may come later, and is the listener's matter.
 
 package config
 
@@ -110,6 +109,28 @@ func (r *row) endpoints() {
 	for _, b := range r.listen {
 		r.svc.Listen = append(r.svc.Listen, b.Endpoint)
 		r.svc.ListenOrigin = append(r.svc.ListenOrigin, b.pos.String())
+	}
+	if r.c.o.Up != nil && !r.isDefaults() {
+		r.notUp()
+	}
+}
+
+// notUp warns of interfaces and addresses that this machine does not have now.
+func (r *row) notUp() {
+	up := func(a netip.Addr, device string) bool { return r.c.asked.isUp(r.c.o, a, device) }
+	device := r.svc.Socket.BindToDevice
+	if device != "" && !up(netip.Addr{}, device) {
+		r.warnf("bind_to_device", r.text.BindToDevice.Pos, "there is no interface %q; the row listens as soon as there is", device)
+		return
+	}
+	for _, b := range r.listen {
+		a := b.Addr.Addr()
+		if a.IsUnspecified() || r.svc.Socket.Freebind && a.Zone() == "" {
+			continue
+		}
+		if !up(a, device) {
+			r.warnf("listen", b.pos, "%s is not up on this machine; the row listens there as soon as it is", a)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -40,6 +41,12 @@ type Options struct {
 	Dir      func(path string) error // nil if it is a directory
 	ReadFile func(path string) ([]byte, error)
 
+	// Up tells whether this machine has the address a now, on that interface
+	// unless device is empty; for the zero Addr it tells whether there is such
+	// an interface. Endpoints that are not up are warnings then. Nil: nobody
+	// asks, because who goes on to listen will be told by the kernel.
+	Up func(a netip.Addr, device string) bool
+
 	// VanishedUsers makes unknown users and groups warnings, with
 	// service.Service.Refuse set for the row. It is for a table that runs
 	// already and is compiled again because passwd or group has changed.
@@ -47,7 +54,7 @@ type Options struct {
 }
 
 // System are the options of the machine and process this runs in. Native is
-// true: who starts children knows better.
+// true and Up is nil: who starts children and makes sockets knows better.
 func System(accounts Accounts) *Options {
 	caps := capabilities("/proc/self/status")
 	return &Options{

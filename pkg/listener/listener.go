@@ -47,9 +47,21 @@ func Open(ep service.Endpoint, s service.Socket) (*Listener, error) {
 	return l, nil
 }
 
+// Up reports whether a socket can have the address a now and, unless device is
+// empty, be bound to that interface; for the zero Addr only the interface is
+// looked for. It is true where that cannot be told. Nothing is listened on, and
+// the answer may be wrong a moment later: it is for telling an administrator.
+func Up(a netip.Addr, device string) bool {
+	if !a.IsValid() {
+		a = netip.IPv4Unspecified()
+	}
+	return isUp(a, device)
+}
+
 // Retune applies the options of s to a socket that listens already with those
-// of old, which it has again after an error. Queued connections are kept. ReusePort, Freebind and BindToDevice act
-// only when a socket is bound, and stay as they were.
+// of old, which it has again after an error. Queued connections are kept.
+// ReusePort, Freebind and BindToDevice act only when a socket is bound, and stay
+// as they were.
 func (l *Listener) Retune(old, s service.Socket) error {
 	if err := tune(l.fd, l.Endpoint.Network, old, s); err != nil {
 		// What stood before the option that failed is set back.

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -26,39 +27,63 @@ func readable(fd int) bool {
 }
 
 func (l *Listener) open(s service.Socket) (err error) {
+	if l.fd, l.zone, err = bind(l.Endpoint, s); err != nil {
+		return err
+	}
+	if err := unix.Listen(l.fd, backlog(s)); err != nil {
+		unix.Close(l.fd)
+		return os.NewSyscallError("listen", err)
+	}
+	return nil
+}
+
+// bind makes a socket with all of its options that has its address and does
+// not listen yet. The descriptor is the caller's if there is no error.
+func bind(ep service.Endpoint, s service.Socket) (fd int, zone uint32, err error) {
 	domain := unix.AF_INET
-	if l.Endpoint.Network == service.TCP6 {
+	if ep.Network == service.TCP6 {
 		domain = unix.AF_INET6
 	}
 	// A plain TCP socket, not MPTCP: inetd's children look at SO_PROTOCOL.
-	l.fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
 	if err == unix.EAFNOSUPPORT {
-		return fmt.Errorf("%w: this system has no IPv6", ErrNotUp)
+		return 0, 0, fmt.Errorf("%w: this system has no IPv6", ErrNotUp)
 	}
 	if err != nil {
-		return os.NewSyscallError("socket", err)
+		return 0, 0, os.NewSyscallError("socket", err)
 	}
 	defer func() {
 		if err != nil {
-			unix.Close(l.fd)
+			unix.Close(fd)
 		}
 	}()
-	if err := setup(l.fd, l.Endpoint, s); err != nil {
-		return err
+	if err := setup(fd, ep, s); err != nil {
+		return fd, 0, err
 	}
-	addr, zone, err := sockaddr(l.Endpoint.Addr)
+	addr, zone, err := sockaddr(ep.Addr)
 	if err != nil {
-		return err
+		return fd, 0, err
 	}
-	l.zone = zone
-	switch err := unix.Bind(l.fd, addr); err {
+	switch err := unix.Bind(fd, addr); err {
 	case nil:
+		return fd, zone, nil
 	case unix.EADDRNOTAVAIL, unix.ENODEV:
-		return fmt.Errorf("%w (bind: %v)", ErrNotUp, err)
+		return fd, 0, fmt.Errorf("%w (bind: %v)", ErrNotUp, err)
 	default:
-		return os.NewSyscallError("bind", err)
+		return fd, 0, os.NewSyscallError("bind", err)
 	}
-	return os.NewSyscallError("listen", unix.Listen(l.fd, backlog(s)))
+}
+
+func isUp(a netip.Addr, device string) bool {
+	ep := service.Endpoint{Network: service.TCP4, Addr: netip.AddrPortFrom(a, 0)}
+	if a.Is6() {
+		ep.Network = service.TCP6
+	}
+	fd, _, err := bind(ep, service.Socket{TOS: -1, BindToDevice: device})
+	if err == nil {
+		unix.Close(fd)
+	}
+	return !errors.Is(err, ErrNotUp)
 }
 
 // setup sets what must stand before bind(2), then all the rest.

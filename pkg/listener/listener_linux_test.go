@@ -114,6 +114,28 @@ func TestErrNotUp(t *testing.T) {
 	}
 }
 
+// Up says what Open would find, and leaves no descriptor, which Check sees.
+func TestUp(t *testing.T) {
+	testkit.Check(t)
+	open(t, loopback4, plain()) // a port that is taken does not matter
+	for _, c := range []struct {
+		addr, device string
+		want         bool
+	}{
+		{"127.0.0.1", "", true}, {"127.0.0.2", "lo", true}, {"::1", "", true}, {"0.0.0.0", "", true}, {"", "lo", true}, {"", "", true},
+		{"192.0.2.1", "", false}, {"2001:db8::1", "", false}, {"fe80::1%tcpmuxd-none", "", false}, {"fe80::1%2147483000", "", false},
+		{"", "tcpmuxd-none", false}, {"127.0.0.1", "tcpmuxd-none", false},
+	} {
+		a := netip.Addr{}
+		if c.addr != "" {
+			a = netip.MustParseAddr(c.addr)
+		}
+		if got := Up(a, c.device); got != c.want {
+			t.Errorf("%q on %.20q: %v", c.addr, c.device, got)
+		}
+	}
+}
+
 // What will not come up by itself is not ErrNotUp, and no failure leaves a
 // descriptor open, which Check sees.
 func TestErrors(t *testing.T) {

@@ -15,6 +15,8 @@ func readable(int) bool { return false }
 
 func (l *Listener) open(service.Socket) error { return errors.ErrUnsupported }
 
+func isUp(netip.Addr, string) bool { return true }
+
 func tune(int, service.Network, service.Socket, service.Socket) error { return errors.ErrUnsupported }
 
 func (l *Listener) accept() (int, netip.AddrPort, error) {
