@@ -8,11 +8,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/hashicorp/go-multierror"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/account"
 	"github.com/tcpmuxd/tcpmuxd/pkg/config"
+	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
 
@@ -32,12 +34,15 @@ func check(args []string, stdout, stderr io.Writer) int {
 	}
 	accounts := account.Open(account.System(), getent)
 	options := config.System(accounts)
+	options.Native, _ = spawn.Native()
+	options.Up = listener.Up
 	if *asRoot {
 		options = options.AsRoot()
 	}
-	code := exitOK
-	for _, file := range flags.Args() {
-		table, warnings, err := config.Compile(config.Load(file), options)
+	code, rights := exitOK, false
+	for _, arg := range flags.Args() {
+		file := config.Load(arg)
+		table, warnings, err := config.Compile(file, options)
 		for _, w := range warnings {
 			fmt.Fprintf(stderr, "tcpmuxctl: warning: %v\n", w)
 		}
@@ -47,12 +52,28 @@ func check(args []string, stdout, stderr io.Writer) int {
 			for _, e := range all {
 				fmt.Fprintf(stderr, "tcpmuxctl: error: %v\n", e)
 			}
-			fmt.Fprintf(stdout, "%s: %s, %s\n", file, count(len(all), "error"), count(len(warnings), "warning"))
+			fmt.Fprintf(stdout, "%s: %s, %s\n", arg, count(len(all), "error"), count(len(warnings), "warning"))
+			rights = rights || options.UID != 0 && needsRights(all, file, options)
 			continue
 		}
-		fmt.Fprintf(stdout, "%s: ok, %s, %s\n", file, count(len(table.Services), "row"), count(len(warnings), "warning"))
+		fmt.Fprintf(stdout, "%s: ok, %s, %s\n", arg, count(len(table.Services), "row"), count(len(warnings), "warning"))
+	}
+	if rights {
+		fmt.Fprintln(stderr, "tcpmuxctl: hint: check -r checks for a daemon that root runs")
 	}
 	return code
+}
+
+// needsRights reports whether one of these errors would be none for root.
+func needsRights(errs []error, file *config.File, options *config.Options) bool {
+	_, _, err := config.Compile(file, options.AsRoot())
+	roots := make(map[string]bool)
+	if err != nil {
+		for _, e := range problems(err) {
+			roots[e.Error()] = true
+		}
+	}
+	return slices.ContainsFunc(errs, func(e error) bool { return !roots[e.Error()] })
 }
 
 // problems takes an error of several apart.

@@ -25,13 +25,13 @@ const (
 // A command is one word of the language. Adding one is adding a line to
 // the table.
 type command struct {
-	name, args, help string
+	name, args, help string // help may have lines, indented to its column
 	run              func(args []string, out, err io.Writer) int
 }
 
 func commands() []command {
 	return []command{
-		{"check", "[-r] file ...", "report every error in configuration files", check},
+		{"check", "[-r] file ...", "report every error in configuration files; -r: for\n                       a daemon that root runs", check},
 	}
 }
 
@@ -67,15 +67,16 @@ func newFlags(name string) *flag.FlagSet {
 }
 
 func usage(w io.Writer) {
-	fmt.Fprintln(w, "usage: tcpmuxctl command [argument ...]\n       tcpmuxctl -V | -h\n\nThe commands are:")
+	fmt.Fprint(w, "usage: tcpmuxctl command [argument ...]\n       tcpmuxctl -V | -h\n\nLook after tcpmuxd. The commands are:\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-24s %s\n", c.name+" "+c.args, c.help)
+		fmt.Fprintf(w, "  %-20s %s\n", c.name+" "+c.args, c.help)
 	}
+	fmt.Fprint(w, "\n  -V, -h  print the version, print this\n")
 }
 
 // misused reports a command line that means nothing.
 func misused(stderr io.Writer, format string, args ...any) int {
 	fmt.Fprintf(stderr, "tcpmuxctl: error: "+format+"\n", args...)
-	fmt.Fprintln(stderr, "tcpmuxctl: hint: tcpmuxctl -h lists the commands")
+	fmt.Fprintln(stderr, "tcpmuxctl: hint: tcpmuxctl -h explains the arguments")
 	return exitUsage
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -28,7 +29,7 @@ func ctl(t *testing.T, dir string, args ...string) (stdout, stderr string, code 
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self, args...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "BE_TCPMUXCTL=1")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "BE_TCPMUXCTL=1", "GORACE=atexit_sleep_ms=0")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
@@ -40,8 +41,12 @@ func ctl(t *testing.T, dir string, args ...string) (stdout, stderr string, code 
 const usageText = `usage: tcpmuxctl command [argument ...]
        tcpmuxctl -V | -h
 
-The commands are:
-  check [-r] file ...      report every error in configuration files
+Look after tcpmuxd. The commands are:
+
+  check [-r] file ...  report every error in configuration files; -r: for
+                       a daemon that root runs
+
+  -V, -h  print the version, print this
 `
 
 func TestTranscripts(t *testing.T) {
@@ -55,7 +60,7 @@ func TestTranscripts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const hint = "tcpmuxctl: hint: tcpmuxctl -h lists the commands\n"
+	const hint = "tcpmuxctl: hint: tcpmuxctl -h explains the arguments\n"
 	const (
 		warning = "tcpmuxctl: warning: warn.toml:3:8: row \"a\": exec: /nonexistent/program: no such file or directory; the row refuses until it is there\n"
 		errs    = "tcpmuxctl: error: bad.toml:3:8: row \"a\": exec: \"program\" is a relative path; write one from the root such as \"/bin/date\" instead\n" +
@@ -96,6 +101,68 @@ func TestRealUser(t *testing.T) {
 	}
 	if stdout, stderr, code := ctl(t, dir, "check", "a.toml"); code != 0 || stdout != "a.toml: ok, 1 row, 0 warnings\n" {
 		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// TestHintForRoot: an ordinary user who checks root's table is told how.
+func TestHintForRoot(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tcpmuxctl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const row = "[service.a]\nlisten = \"10000\"\nexec = \"/proc/self/exe\"\n"
+	self, err := os.ReadFile("/proc/self/exe") // where it is, others may not look
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"ctl": string(self), "root.toml": row + "user = \"root\"\n", "groups.toml": row + "groups = [\"0\"]\n", "other.toml": row + "cwd = \"x\"\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const hint = "tcpmuxctl: hint: check -r checks for a daemon that root runs\n"
+	for args, want := range map[string]bool{
+		"root.toml": true, "groups.toml": true, "other.toml": false, "none.toml": false, "root.toml other.toml": true,
+		"-r root.toml": false, "-r other.toml": false,
+	} {
+		cmd := exec.Command(filepath.Join(dir, "ctl"), append([]string{"check"}, strings.Fields(args)...)...)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "BE_TCPMUXCTL=1", "GORACE=atexit_sleep_ms=0")
+		if os.Geteuid() == 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		}
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+			t.Fatal(err)
+		}
+		if code := cmd.ProcessState.ExitCode(); code != 1 && args != "-r root.toml" {
+			t.Errorf("check %s: exit %d", args, code)
+		}
+		if got := strings.Count(errs.String(), hint); got > 1 || (got == 1) != want || want && !strings.HasSuffix(errs.String(), hint) {
+			t.Errorf("check %s:\n%s", args, &errs)
+		}
+	}
+}
+
+// TestAddress: check asks this machine.
+func TestAddress(t *testing.T) {
+	dir := t.TempDir()
+	text := "[defaults]\nuser = \"root\"\nexec = \"/proc/self/exe\"\n[service.a]\nlisten = [\"127.0.0.1:10000\", \"203.0.113.1:10001\"]\n" +
+		"[service.b]\nlisten = \"10002\"\nbind_to_device = \"tcpmuxd-none\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "a.toml"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want := "tcpmuxctl: warning: a.toml:5:30: row \"a\": listen: 203.0.113.1 is not up on this machine; the row listens there as soon as it is\n" +
+		"tcpmuxctl: warning: a.toml:8:18: row \"b\": bind_to_device: there is no interface \"tcpmuxd-none\"; the row listens as soon as there is\n"
+	stdout, stderr, code := ctl(t, dir, "check", "-r", "a.toml")
+	if code != 0 || stderr != want || stdout != "a.toml: ok, 2 rows, 2 warnings\n" {
+		t.Errorf("exit %d\n%s%swant:\n%s", code, stdout, stderr, want)
 	}
 }
 
