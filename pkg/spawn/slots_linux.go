@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,8 +74,16 @@ func giveSlot(slot int) {
 	slots.free = append(slots.free, slot)
 }
 
-// occupy puts conn onto the slot, in one step: the number is never free.
-func (s *spawner) occupy(conn int) syscall.Errno { return dup3(conn, s.slot) }
+// occupy puts conn onto the slot, in one step: the number is never free. It also
+// forgets how far the last child came, so that release does not take this one to
+// be there already.
+func (s *spawner) occupy(conn int) syscall.Errno {
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	atomic.StoreUintptr(&s.result.step, 0)
+	s.result.errno = 0
+	return dup3(conn, s.slot)
+}
 
 // vacate gives up the connection and keeps the number, if release has not given
 // up both. It cannot fail: both descriptors are open, and nobody else's.
@@ -88,6 +97,19 @@ func (s *spawner) vacate() {
 
 // noSlot is the slot of a spawner that has given it back.
 const noSlot = -1
+
+// close gives up all that open took. release may come at the same time.
+func (s *spawner) close() {
+	s.slotMu.Lock()
+	defer s.slotMu.Unlock()
+	page := unsafe.Slice((*byte)(unsafe.Pointer(s.result)), unsafe.Sizeof(result{}))
+	s.result = nil
+	unix.Munmap(page)
+	if s.slot != noSlot {
+		giveSlot(s.slot)
+		s.slot = noSlot
+	}
+}
 
 // release has the contract of Spawner.Release. From the step after headClose on
 // the child has descriptors of its own, so that nothing it does needs the slot.

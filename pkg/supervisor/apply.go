@@ -87,6 +87,9 @@ func (c *change) prepare() error {
 	var errs *multierror.Error
 	for _, u := range c.s.units {
 		for _, l := range u.listeners {
+			if l.gone {
+				continue
+			}
 			c.had[keyOf(u.row.Load().Service, l.Endpoint)] = l
 		}
 	}
@@ -179,7 +182,7 @@ func (c *change) keep(u *unit, sv *service.Service, l *socket) error {
 		c.sockets[u.id] = append(c.sockets[u.id], l)
 	} else {
 		// The row has another name now; the socket stays.
-		c.add(u, l.Listener)
+		c.add(u, l.Listener, l.unit.id)
 	}
 	return nil
 }
@@ -194,12 +197,12 @@ func (c *change) open(u *unit, sv *service.Service, ep service.Endpoint) error {
 		return err
 	}
 	c.undo = append(c.undo, l.Close)
-	c.add(u, l)
+	c.add(u, l, "")
 	return nil
 }
 
-func (c *change) add(u *unit, l *listener.Listener) {
-	so := &socket{Listener: l, token: c.s.tokens.make(), unit: u}
+func (c *change) add(u *unit, l *listener.Listener, from string) {
+	so := &socket{Listener: l, token: c.s.tokens.make(), unit: u, from: from}
 	c.sockets[u.id] = append(c.sockets[u.id], so)
 	c.fresh = append(c.fresh, so)
 }
@@ -220,6 +223,7 @@ func (c *change) close(l *socket) {
 		again, err := listener.Open(l.Endpoint, sv.Socket)
 		if err != nil {
 			c.s.log.problem("cannot listen again as before", err)
+			u.waiting = append(u.waiting, waiting{l.Endpoint, err})
 			return
 		}
 		u.mu.Lock()
@@ -263,7 +267,7 @@ func (c *change) commit() {
 			s.poll(l)
 		}
 		u.mu.Unlock()
-		s.log.listening(u, l.Endpoint)
+		s.log.listening(u, l.Endpoint, l.from)
 	}
 	for _, r := range c.rows {
 		u := s.units[r.ID]
@@ -273,16 +277,15 @@ func (c *change) commit() {
 		}
 	}
 	for u, how := range ended {
-		if u.removed {
-			s.refusePending(u)
-		}
 		if how == service.ReloadEnd {
 			s.endInstances(u)
 		}
 	}
 	for id, u := range s.units {
+		if u.removed {
+			s.dropPending(u)
+		}
 		if u.removed && u.idle() {
-			s.pending.drop(u)
 			delete(s.units, id)
 		}
 	}
@@ -303,8 +306,11 @@ func (c *change) update(u *unit, r *row) {
 		u.book.SetLimits(limits)
 	}
 	c.s.pending.setLimits(u, r.Limits)
-	if old := u.row.Load(); r.Refuse != "" && (old == nil || old.Refuse != r.Refuse) {
+	switch old := u.row.Load(); {
+	case r.Refuse != "" && (old == nil || old.Refuse != r.Refuse):
 		c.s.log.refusing(u, r.Refuse)
+	case r.Refuse == "" && old != nil && old.Refuse != "":
+		c.s.log.servesAgain(u)
 	}
 	u.row.Store(r)
 	u.removed = false
@@ -318,11 +324,13 @@ func (s *Supervisor) closeListeners(u *unit, keep []*socket, moved ...*socket) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, l := range u.listeners {
-		if l.gone || slices.Contains(keep, l) {
+		if slices.Contains(keep, l) {
 			continue
 		}
 		s.unpoll(l)
-		if !slices.ContainsFunc(moved, func(m *socket) bool { return m.Listener == l.Listener }) {
+		if l.gone {
+			s.log.closed(u, l.Endpoint)
+		} else if !slices.ContainsFunc(moved, func(m *socket) bool { return m.Listener == l.Listener }) {
 			l.Close()
 			s.log.closed(u, l.Endpoint)
 		}
@@ -389,7 +397,7 @@ func (s *Supervisor) addressesChanged() {
 				s.poll(so)
 			}
 			u.mu.Unlock()
-			s.log.listening(u, w.Endpoint)
+			s.log.listening(u, w.Endpoint, "")
 		}
 		u.waiting = still
 	}

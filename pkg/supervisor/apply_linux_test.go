@@ -267,7 +267,7 @@ func TestResumeDuringASwap(t *testing.T) {
 	port := testkit.FreePort(t)
 	s := serve(t, at("a", cat(), on("0.0.0.0", port)))
 	u := s.unit("a")
-	s.pauseUnit(u, pauseShortage)
+	s.pauseFor(u, pauseShortage, time.Hour)
 	s.applyMu.Lock()
 	c := &change{s: s.Supervisor, table: s.live.Load().table}
 	l := u.listeners[0]

@@ -196,10 +196,14 @@ func (e *events) notUp(u *unit, ep service.Endpoint, err error) {
 		slog.String("error", err.Error()))
 }
 
-// listening: a socket was opened.
-func (e *events) listening(u *unit, ep service.Endpoint) {
-	e.info("listen", slog.String("service", u.id), slog.String("local", ep.Addr.String()),
-		slog.String("network", ep.Network.String()))
+// listening: a row listens on a socket, its own or one that was another row's.
+func (e *events) listening(u *unit, ep service.Endpoint, from string) {
+	attrs := []slog.Attr{slog.String("service", u.id), slog.String("local", ep.Addr.String()),
+		slog.String("network", ep.Network.String())}
+	if from != "" {
+		attrs = append(attrs, slog.String("from", from))
+	}
+	e.info("listen", attrs...)
 }
 
 // closed: a row does not listen on a socket any more.
@@ -211,6 +215,11 @@ func (e *events) closed(u *unit, ep service.Endpoint) {
 // refusing: a row cannot run for now.
 func (e *events) refusing(u *unit, why string) {
 	e.warn("row refuses", slog.String("service", u.id), slog.String("reason", why))
+}
+
+// servesAgain: a row can run that could not.
+func (e *events) servesAgain(u *unit) {
+	e.info("row serves again", slog.String("service", u.id))
 }
 
 // draining: the daemon stops and waits for instances.

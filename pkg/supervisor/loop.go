@@ -84,9 +84,10 @@ func (s *Supervisor) newWorker(l *loop) (*worker, error) {
 	return w, nil
 }
 
-// run has a worker serve its loop.
-func (s *Supervisor) run(w *worker) {
-	s.watcher.add(w)
+// runLocked has a worker serve its loop. The caller holds watcher.mu, so that
+// none begins once halt has been there.
+func (s *Supervisor) runLocked(w *worker) {
+	s.watcher.workers = append(s.watcher.workers, w)
 	s.workers.Go(func() {
 		defer w.spawner.Close()
 		defer s.watcher.remove(w)
@@ -109,6 +110,9 @@ func (w *worker) serve() {
 				w.accept(w.s.tokens.get(uint32(ev.token)))
 			}
 			if w.state.Load() == retired {
+				// What it has left in the loop's set the loop's new worker
+				// may sleep over.
+				time.AfterFunc(lingerTime, func() { w.s.expirePending() })
 				return
 			}
 		}
@@ -132,6 +136,10 @@ func (w *worker) accept(l *socket) {
 	u := l.unit
 	for range acceptBatch {
 		if w.s.stopping.Load() {
+			return
+		}
+		if w.s.sparing.Load() {
+			w.s.pauseFor(u, pauseShortage, shortagePause)
 			return
 		}
 		queue := u.row.Load().queues()
@@ -167,11 +175,13 @@ func (w *worker) acceptFailed(l *socket, err error) bool {
 	case shortage(err) && !l.Waiting():
 		// Nothing is missing yet.
 	case shortage(err):
-		// A pending negotiation is worth less than a newcomer.
-		if w.s.evictAny() {
+		w.s.log.shortage(u, err)
+		w.s.short.Store(int64(w.s.now()))
+		// A pending negotiation is worth less than a newcomer, if its
+		// descriptor is what he needs.
+		if ownShortage(err) && w.s.evictAny() {
 			return true
 		}
-		w.s.log.shortage(u, err)
 		w.s.pauseFor(u, pauseShortage, shortagePause)
 	default:
 		w.s.log.acceptFailed(u, err)
@@ -193,8 +203,10 @@ func (w *worker) start(u *unit, p *spawn.Program, fd int, env []byte) (int, erro
 	w.s.watcher.attend()
 	pid, err := w.spawner.Start(p, fd, env)
 	w.since.Store(0)
-	// When the watcher was faster, the loop has another worker by now; this
-	// one finishes the connection in hand and ends.
-	w.state.CompareAndSwap(starting, serving)
+	if !w.state.CompareAndSwap(starting, serving) {
+		// The watcher was faster: the loop has another worker by now. This one
+		// finishes the connection in hand and ends.
+		u.held.Add(-1)
+	}
 	return pid, err
 }

@@ -10,6 +10,7 @@ package supervisor
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type pending struct {
 type pendingCrowd struct {
 	crowd  *limit.Crowd // nil until the first one
 	queues [3]queue     // by pendingState
+	gone   bool         // its row is: no record may come any more
 }
 
 type queue struct{ head, tail int32 }
@@ -182,12 +184,24 @@ func (t *pendingTable) room(u *unit, a netip.Addr) (connection, bool) {
 	case limits.InstancesPerSource > 0 && u.crowd.crowd.CountSource(a) >= limits.InstancesPerSource:
 		victim, full = u.crowd.crowd.VictimOf(a)
 	case limits.Instances > 0 && u.crowd.crowd.Len() >= limits.Instances:
-		victim, full = u.crowd.crowd.Victim()
+		victim, full = u.crowd.victim()
 	}
 	if !full {
 		return connection{}, false
 	}
 	return t.takeOut(victim), true
+}
+
+// victim is the record that can be missed most: the oldest that has had its
+// reply, else the oldest negotiation of whoever holds most.
+func (c *pendingCrowd) victim() (int32, bool) {
+	if i := c.queues[pendingLinger].head; i != 0 {
+		return i, true
+	}
+	if c.crowd == nil {
+		return 0, false
+	}
+	return c.crowd.Victim()
 }
 
 // park puts a negotiation into the table.
@@ -197,6 +211,14 @@ func (s *Supervisor) park(l *loop, c connection, head []byte) {
 
 func (s *Supervisor) put(l *loop, c connection, state pendingState, data []byte) {
 	s.pending.mu.Lock()
+	if c.mux.crowd.gone {
+		s.pending.mu.Unlock()
+		if state == pendingLine {
+			finish(c.fd, []byte(tcpmux.NotAvailable), nil)
+		}
+		closeFd(c.fd)
+		return
+	}
 	old, crowded := s.pending.room(c.mux, c.peer.Addr())
 	err := s.pending.insert(l, c, state, s.now(), data)
 	s.pending.mu.Unlock()
@@ -234,7 +256,7 @@ func (c connection) end() {
 func (s *Supervisor) evictAny() bool {
 	s.pending.mu.Lock()
 	for _, u := range s.pending.crowds {
-		if i, ok := u.crowd.crowd.Victim(); ok {
+		if i, ok := u.crowd.victim(); ok {
 			c := s.pending.takeOut(i)
 			s.pending.mu.Unlock()
 			s.evicted(c)
@@ -415,20 +437,22 @@ func (t *pendingTable) any(of *unit) (connection, bool) {
 func (t *pendingTable) setLimits(u *unit, l limit.Limits) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	u.crowd.gone = false
 	if u.crowd.crowd != nil {
 		u.crowd.crowd.SetLimits(l)
 	}
 }
 
-// drop forgets a multiplexer that is gone. It has no record any more.
-func (t *pendingTable) drop(of *unit) {
+// dropPending ends all that is pending at a multiplexer whose row is gone. A
+// worker may still have a connection of it in hand.
+func (s *Supervisor) dropPending(u *unit) {
+	t := &s.pending
+	t.mu.Lock()
+	u.crowd.gone = true
+	t.mu.Unlock()
+	s.refusePending(u)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i, u := range t.crowds {
-		if u == of {
-			t.crowds = append(t.crowds[:i], t.crowds[i+1:]...)
-			u.crowd.crowd = nil
-			return
-		}
-	}
+	t.crowds = slices.DeleteFunc(t.crowds, func(x *unit) bool { return x == u })
+	u.crowd.crowd = nil
 }

@@ -8,8 +8,9 @@ import (
 	"sync"
 )
 
-// reserved is how many: a reload opens a few files at a time.
-const reserved = 4
+// reserved is how many: a reload opens a few files at a time, and getent(1) needs
+// a pipe, its program and the files of its own start.
+const reserved = 12
 
 type reserve struct {
 	mu    sync.Mutex

@@ -58,6 +58,8 @@ type Supervisor struct {
 	reaper  reaper
 	watcher watcher
 	forking backoff      // after clone failed for want of memory or processes
+	short   atomic.Int64 // when the last accept failed for want of descriptors
+	sparing atomic.Bool  // Spare needs them: no accept
 	queued  atomic.Int32 // rows whose peers wait in the kernel's queue for an instance to end
 	reserve reserve      // descriptors that are kept back
 
@@ -96,7 +98,7 @@ func New(log *slog.Logger) (*Supervisor, error) {
 	if s.wakeFd, err = newWake(); err != nil {
 		return nil, fmt.Errorf("making a wake-up descriptor: %w", err)
 	}
-	for range min(runtime.GOMAXPROCS(0), maxLoops) {
+	for range loops() {
 		l, err := newLoop(s.wakeFd)
 		if err != nil {
 			return nil, errors.Join(err, s.close())
@@ -106,6 +108,32 @@ func New(log *slog.Logger) (*Supervisor, error) {
 	s.reserve.fill()
 	return s, nil
 }
+
+// loops is one for each processor, and so few that there are spawners for the
+// loops of workers that stand still.
+func loops() int {
+	n := min(runtime.GOMAXPROCS(0), maxLoops)
+	if ok, _ := spawn.Native(); ok {
+		n = min(n, max(1, spawn.Slots()/2))
+	}
+	return n
+}
+
+// Spare runs f, which opens files and may start a program, with the descriptors
+// that are kept back for it. If there was a lack of them just now, nothing is
+// accepted meanwhile.
+func (s *Supervisor) Spare(f func()) {
+	if at := s.short.Load(); at != 0 && s.now()-time.Duration(at) < shortTime {
+		s.sparing.Store(true)
+		defer s.sparing.Store(false)
+	}
+	s.reserve.release()
+	defer s.reserve.fill()
+	f()
+}
+
+// shortTime is how long a lack of descriptors is taken to last.
+const shortTime = 2 * time.Second
 
 // now is the monotonic time since the supervisor was made.
 func (s *Supervisor) now() time.Duration { return time.Since(s.epoch) }
@@ -139,16 +167,21 @@ func (s *Supervisor) Run() error {
 	}
 	var failed error
 	for _, l := range s.loops {
+		s.watcher.mu.Lock()
 		w, err := s.newWorker(l)
+		if err == nil {
+			s.runLocked(w)
+		}
+		s.watcher.mu.Unlock()
 		if err != nil {
 			failed = fmt.Errorf("starting a worker: %w", err)
 			s.halt()
 			break
 		}
-		s.run(w)
 	}
 	if !s.waitWorkers() {
 		// A file system holds a child, and its worker with it.
+		s.log.flush()
 		return failed
 	}
 	if addresses != nil {
@@ -169,12 +202,12 @@ func (s *Supervisor) Run() error {
 // waitWorkers waits until Stop has ended the workers, and reports false if one
 // does not come back from a start.
 func (s *Supervisor) waitWorkers() bool {
+	<-s.halted
 	done := make(chan struct{})
 	go func() {
 		s.workers.Wait()
 		close(done)
 	}()
-	<-s.halted
 	select {
 	case <-done:
 		return true
@@ -245,9 +278,12 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 
 // halt ends the workers.
 func (s *Supervisor) halt() {
-	s.stopped.Store(true)
-	close(s.halted)
-	wake(s.wakeFd)
+	s.watcher.mu.Lock()
+	defer s.watcher.mu.Unlock()
+	if !s.stopped.Swap(true) {
+		close(s.halted)
+		wake(s.wakeFd)
+	}
 }
 
 // compileProgram turns an exec row into the system calls of its child.

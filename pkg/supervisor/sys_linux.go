@@ -48,7 +48,11 @@ func (p poller) addWake(fd int, token uint64) error { return p.add(fd, token, un
 
 func (p poller) add(fd int, token uint64, events uint32) error {
 	ev := unix.EpollEvent{Events: events, Fd: int32(token), Pad: int32(token >> 32)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &ev))
+	err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &ev)
+	if err == unix.EEXIST {
+		return nil // it is what was wanted
+	}
+	return os.NewSyscallError("epoll_ctl", err)
 }
 
 func (p poller) remove(fd int) { unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) }
@@ -147,11 +151,14 @@ func shortage(err error) bool {
 	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM
 }
 
+// ownShortage reports whether it is this process that has no descriptor left.
+func ownShortage(err error) bool { return err == unix.EMFILE }
+
 // passing reports whether an error of accept4(2) concerns one connection only,
 // accept(2) under "Error handling".
 func passing(err error) bool {
 	switch err {
-	case unix.ECONNABORTED, unix.EPERM, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN, unix.ENONET,
+	case unix.ECONNABORTED, unix.EPROTO, unix.ENOPROTOOPT, unix.ENETDOWN, unix.ENONET,
 		unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH, unix.ETIMEDOUT:
 		return true
 	}
@@ -187,7 +194,7 @@ const forkNoExec = 0x40
 func beforeProgram(pid int) byte {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0
+		return stopped(pid) // no descriptor is left, or no /proc is there
 	}
 	// The name of the program, in parentheses, may have any byte in it. After
 	// it: state ppid pgrp session tty tpgid flags.
@@ -199,6 +206,16 @@ func beforeProgram(pid int) byte {
 		return 0
 	}
 	return f[0][0]
+}
+
+// stopped returns 'T' for a child that a signal has stopped, else 0.
+func stopped(pid int) byte {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
+	if err == nil && info.Signo != 0 {
+		return 'T'
+	}
+	return 0
 }
 
 // nap keeps the thread, unlike time.Sleep, which would have another one woken.

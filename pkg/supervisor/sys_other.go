@@ -41,6 +41,7 @@ func take(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 func send(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 func shutdownWrite(int) error       { return errors.ErrUnsupported }
 func shortage(error) bool           { return false }
+func ownShortage(error) bool        { return false }
 func passing(error) bool            { return false }
 
 func awaitChild() bool { return false }

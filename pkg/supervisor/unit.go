@@ -25,10 +25,11 @@ type unit struct {
 	id  string
 	row atomic.Pointer[row]
 
-	mu        sync.Mutex // guards the next three
+	mu        sync.Mutex // guards the next four
 	book      *limit.Book
 	listeners []*socket
-	paused    pause // why the listeners are out of the poll sets; 0: they are in
+	paused    pause                   // why the listeners are out of the poll sets; 0: they are in
+	until     map[pause]time.Duration // when the reasons of pauseFor are over
 
 	// Under Supervisor.applyMu:
 	removed bool      // no row of the running table; kept for its instances
@@ -36,6 +37,7 @@ type unit struct {
 
 	ended atomic.Int64 // a reload has ended the instances that began before, on the supervisor's clock
 	stuck backoff      // after children that did not reach their program
+	held  atomic.Int32 // children before their program whose worker has lost its loop
 	crowd pendingCrowd // multiplexers: guarded by pendingTable.mu
 }
 
@@ -44,7 +46,8 @@ type socket struct {
 	*listener.Listener
 	token uint32
 	unit  *unit
-	gone  bool // under unit.mu: closed before the change it belongs to was sure
+	from  string // the row that had it before, for the log
+	gone  bool   // under unit.mu: closed before the change it belongs to was sure
 }
 
 // A pause is a set of reasons not to accept. The peers stay in the kernel's
@@ -57,13 +60,7 @@ const (
 	pauseBackoff                     // its children do not reach their program, or cannot be made
 )
 
-// pauseUnit takes the listeners out of every poll set.
-func (s *Supervisor) pauseUnit(u *unit, why pause) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	s.pauseLocked(u, why)
-}
-
+// pauseLocked takes the listeners out of every poll set.
 func (s *Supervisor) pauseLocked(u *unit, why pause) {
 	if u.paused == 0 {
 		for _, l := range u.listeners {
@@ -100,8 +97,24 @@ func (s *Supervisor) resumeLocked(u *unit, why pause) {
 
 // pauseFor pauses and has the unit resumed after d.
 func (s *Supervisor) pauseFor(u *unit, why pause, d time.Duration) {
-	s.pauseUnit(u, why)
-	time.AfterFunc(d, func() { s.resumeUnit(u, why) })
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.pauseLocked(u, why)
+	until := s.now() + d
+	if until <= u.until[why] {
+		return
+	}
+	if u.until == nil {
+		u.until = map[pause]time.Duration{}
+	}
+	u.until[why] = until
+	time.AfterFunc(d, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.until[why] == until {
+			s.resumeLocked(u, why)
+		}
+	})
 }
 
 // poll puts a listener into every loop's set. The caller holds its unit's mu,

@@ -5,6 +5,7 @@ package supervisor
 // that made it stands still meanwhile, so another thread has to look.
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,11 +26,19 @@ const (
 
 	stuckMin = time.Second
 	stuckMax = time.Minute
+
+	// heldPerRow is how many children of one row may be held before their
+	// program: from there on it does not accept until one of them is through.
+	heldPerRow = 8
+	// maxRetired bounds the threads that stand still, of all rows.
+	maxRetired = 64
 )
 
 type watcher struct {
 	mu      sync.Mutex
 	workers []*worker
+	retired int     // workers that have lost their loop and still stand still
+	orphans []*loop // loops without a worker: no spawner was free
 
 	asleep atomic.Bool
 	bell   chan struct{}
@@ -37,20 +46,12 @@ type watcher struct {
 
 func (w *watcher) init() { w.bell = make(chan struct{}, 1) }
 
-func (w *watcher) add(k *worker) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.workers = append(w.workers, k)
-}
-
 func (w *watcher) remove(k *worker) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i, x := range w.workers {
-		if x == k {
-			w.workers = append(w.workers[:i], w.workers[i+1:]...)
-			return
-		}
+	w.workers = slices.DeleteFunc(w.workers, func(x *worker) bool { return x == k })
+	if k.state.Load() == retired {
+		w.retired--
 	}
 }
 
@@ -104,68 +105,87 @@ func (s *Supervisor) anyStarting() bool {
 	return false
 }
 
-// look goes through all workers once, and reports whether any start is under way.
+// look goes through all workers once, and reports whether there is anything to
+// come back for.
 func (s *Supervisor) look() bool {
 	s.watcher.mu.Lock()
-	workers := append([]*worker(nil), s.watcher.workers...)
+	workers := slices.Clone(s.watcher.workers)
 	s.watcher.mu.Unlock()
-	busy := false
+	busy := s.adopt()
 	for _, w := range workers {
-		since := w.since.Load()
-		if since == 0 {
+		since, u := w.since.Load(), w.unit.Load()
+		if since == 0 || w.since.Load() != since {
 			continue
 		}
 		busy = true
 		age := s.now() - time.Duration(since)
-		if age >= takeOver && w.state.Load() == starting && s.replace(w) {
-			s.log.held(w.unit.Load(), age)
+		if age >= takeOver && s.retire(w, u) {
+			s.log.held(u, age)
 		}
-		if age >= reachProgram && !w.killed.Load() {
-			s.overdueStart(w, since, age)
+		if u.held.Load() >= heldPerRow {
+			s.pauseFor(u, pauseBackoff, takeOver)
+		}
+		if age >= reachProgram {
+			s.overdueStart(w, u, since, age)
 		}
 	}
 	return busy
 }
 
 // overdueStart deals with a child that should have reached its program.
-func (s *Supervisor) overdueStart(w *worker, since int64, age time.Duration) {
+func (s *Supervisor) overdueStart(w *worker, u *unit, since int64, age time.Duration) {
 	pid := w.spawner.PID()
-	if pid == 0 || w.since.Load() != since {
+	if w.since.Load() != since {
 		return
 	}
-	switch state := beforeProgram(pid); state {
-	case 0, 'R':
-		// The machine is busy; nobody holds the child.
-		return
-	default:
-		// While it hangs its row starts no others: each would cost a thread.
-		if u := w.unit.Load(); !u.stuck.active(s.now()) {
-			s.backOff(u, u.stuck.failed(s.now(), stuckMin, stuckMax))
+	var state byte
+	if pid != 0 {
+		if state = beforeProgram(pid); state == 0 || state == 'R' {
+			return // the machine is busy; nobody holds the child
 		}
-		if state == 'T' || state == 't' || age >= reachDisk {
-			s.reaper.killStarting(w, since)
-		}
+	} else if age < reachDisk {
+		return // the portable way does not tell who the child is
+	}
+	// While it hangs its row starts no others: each would cost a thread.
+	if now := s.now(); !u.stuck.active(now) {
+		d := u.stuck.failed(now, stuckMin, stuckMax)
+		s.pauseFor(u, pauseBackoff, d)
+		s.log.backOff(u, d)
+	}
+	if pid != 0 && !w.killed.Load() && (state == 'T' || state == 't' || age >= reachDisk) {
+		s.reaper.killStarting(w, since)
 	}
 }
 
-// replace gives the loop of a worker that stands still to a new one. It does
-// nothing when all spawners are taken: then the loop waits, and this is tried
-// again.
-func (s *Supervisor) replace(w *worker) bool {
-	next, err := s.newWorker(w.loop)
-	if err != nil {
+// retire takes the loop of a worker that stands still away from it. Its child
+// holds nothing of the daemon's but the thread.
+func (s *Supervisor) retire(w *worker, u *unit) bool {
+	s.watcher.mu.Lock()
+	if s.watcher.retired >= maxRetired || !w.state.CompareAndSwap(starting, retired) {
+		s.watcher.mu.Unlock()
 		return false
 	}
-	if !w.state.CompareAndSwap(starting, retired) {
-		next.spawner.Close()
-		return false
-	}
-	s.run(next)
+	s.watcher.retired++
+	s.watcher.orphans = append(s.watcher.orphans, w.loop)
+	s.watcher.mu.Unlock()
+	u.held.Add(1)
+	w.spawner.Release()
+	s.adopt()
 	return true
 }
 
-// backOff keeps a row from starting children for a while.
-func (s *Supervisor) backOff(u *unit, d time.Duration) {
-	s.pauseFor(u, pauseBackoff, d)
-	s.log.backOff(u, d)
+// adopt gives loops without a worker a new one, and reports whether some have
+// to wait until a spawner is free.
+func (s *Supervisor) adopt() bool {
+	s.watcher.mu.Lock()
+	defer s.watcher.mu.Unlock()
+	for len(s.watcher.orphans) > 0 && !s.stopped.Load() {
+		w, err := s.newWorker(s.watcher.orphans[0])
+		if err != nil {
+			return true
+		}
+		s.watcher.orphans = s.watcher.orphans[1:]
+		s.runLocked(w)
+	}
+	return false
 }
