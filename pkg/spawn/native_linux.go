@@ -177,15 +177,6 @@ func (s *spawner) open() error {
 // lastFD is the end of a close_range(2) that has none.
 const lastFD = ^uintptr(0) >> 32
 
-func (s *spawner) close() {
-	page := unsafe.Slice((*byte)(unsafe.Pointer(s.result)), unsafe.Sizeof(result{}))
-	s.result = nil
-	unix.Munmap(page)
-	if s.slot != noSlot {
-		giveSlot(s.slot)
-	}
-}
-
 func (s *spawner) child() int { return int(atomic.LoadInt32(&s.pid)) }
 
 // start has the contract of Spawner.Start.
@@ -204,9 +195,6 @@ func (s *spawner) start(p *Program, conn int, extraEnv []byte) (int, error) {
 	}
 	s.n = uintptr(headLen + len(n.ops))
 	s.clone.flags = n.flags
-	// release looks at the step meanwhile.
-	atomic.StoreUintptr(&s.result.step, 0)
-	s.result.errno = 0
 
 	if errno := s.occupy(conn); errno != 0 {
 		return 0, &Error{Step: "slot", Errno: errno}

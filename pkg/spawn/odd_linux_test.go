@@ -33,6 +33,7 @@ type odd struct {
 	Closed           []int     // descriptors
 	Nofile           [2]uint64 // soft and hard limit, if not 0
 	Umask            int
+	Ambient          bool                     // a capability is ambient
 	Poller           bool                     // Go's epoll is there before Init
 	Denied           map[uint32]syscall.Errno // system calls, and what they say
 }
@@ -48,6 +49,8 @@ type report struct {
 	Ignored string            // SigIgn
 	Blocked string            // SigBlk
 	Umask   string
+	CapInh  string
+	CapAmb  string
 	Comm    string
 	Low     int // all slots are below
 	Slots   int
@@ -113,11 +116,30 @@ func oddMain(args []string) (any, error) {
 	if err := deny(o.Denied); err != nil {
 		return nil, err
 	}
+	if o.Ambient {
+		if err := raiseAmbient(); err != nil {
+			return nil, err
+		}
+	}
 	syscall.Umask(o.Umask)
 	for _, fd := range o.Closed {
 		unix.Close(fd)
 	}
 	return nil, syscall.Exec(args[2], argv, os.Environ())
+}
+
+// raiseAmbient makes a capability go to all that this thread executes.
+func raiseAmbient() error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		return err
+	}
+	data[0].Inheritable |= 1 << unix.CAP_NET_BIND_SERVICE
+	if err := unix.Capset(&hdr, &data[0]); err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_NET_BIND_SERVICE, 0, 0)
 }
 
 // deny makes system calls fail, as containers do.
@@ -149,6 +171,10 @@ func daemonMain(args []string) (any, error) {
 	r := report{Child: map[string]string{}, Files: map[string]string{}}
 	if o.Poller {
 		openPoller()
+	}
+	if o.Ambient {
+		// With cgo, as under the race detector, Init changes this thread only.
+		runtime.LockOSThread()
 	}
 	if err := Init(); err != nil {
 		r.Error = err.Error()
@@ -188,6 +214,7 @@ func openPoller() bool {
 func (r *report) examine(marker string) {
 	r.Nofile[0], r.Nofile[1] = OriginalNofile()
 	r.Ignored, r.Blocked = statusOf(os.Getpid(), "SigIgn"), statusOf(os.Getpid(), "SigBlk")
+	r.CapInh, r.CapAmb = statusOf(unix.Gettid(), "CapInh"), statusOf(unix.Gettid(), "CapAmb")
 	r.Umask, r.Comm = statusOf(os.Getpid(), "Umask"), statusOf(os.Getpid(), "Name")
 	r.Low, r.Slots = slots.low, len(slots.free)
 	names, _ := filepath.Glob("/proc/self/fd/*")
@@ -293,6 +320,9 @@ func (r report) right(t *testing.T, inherited int) {
 		}
 	}
 	const none = "0000000000000000"
+	if r.CapInh != none || r.CapAmb != none {
+		t.Errorf("the daemon: inheritable capabilities %s, ambient %s", r.CapInh, r.CapAmb)
+	}
 	if r.Ignored != none || r.Blocked != none || r.Umask != "0022" || r.Leaky != nil || r.Kept != inherited {
 		t.Errorf("the daemon: ignored %s, blocked %s, umask %s, leaky %v, %d inherited kept of %d",
 			r.Ignored, r.Blocked, r.Umask, r.Leaky, r.Kept, inherited)
@@ -341,6 +371,12 @@ func TestStartedWithBlockedSignals(t *testing.T) {
 	startOdd(t, odd{Umask: 0o22, Blocked: []int{64}}).right(t, 0)
 	// Go never blocks these itself, but the mask that it was started with has them.
 	startOdd(t, odd{Umask: 0o22, Blocked: []int{4, 5, 7, 8, 11, 17, 27, 31}}).right(t, 0)
+}
+
+// What lets a daemon that is not root listen on port 1 is not for its services.
+func TestStartedWithAmbientCapabilities(t *testing.T) {
+	testkit.Check(t)
+	startOdd(t, odd{Umask: 0o22, Ambient: true}).right(t, 0)
 }
 
 // CVE-2002-0871: xinetd gave children descriptors of its own.

@@ -225,6 +225,71 @@ func TestContinuedInWindow(t *testing.T) {
 	}
 }
 
+// A spawner whose child is held gives its slot back as soon as the child does not
+// need it, and only then; the child goes on with its own connection.
+func TestReleaseInWindow(t *testing.T) {
+	testkit.Check(t)
+	needNative(t)
+	s, err := NewSpawner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := s.native.slot
+	if s.Release() {
+		t.Error("a spawner that has started nothing gives its slot back")
+	}
+	a := held
+	a.Path = progExit
+	for range 2 { // what the first child did must not count for the second
+		path, done, _ := startHeld(t, s, &a, "setsid")
+		release(t, path)
+		r := outcome(t, done)
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		reap(t, r.pid)
+	}
+	path, done, peer := startHeld(t, s, &a, "setsid")
+	if !s.Release() || s.Release() {
+		t.Error("a spawner whose child is held gives its slot back once")
+	}
+	// Somebody else has it now, with another connection.
+	other := newSpawner(t)
+	if other.native.slot != slot {
+		t.Fatalf("slot %d was given back, %d was taken", slot, other.native.slot)
+	}
+	otherPath, otherDone, otherPeer := startHeld(t, other, &a, "setsid")
+	for _, x := range []struct {
+		path string
+		done chan started
+		peer *os.File
+	}{{path, done, peer}, {otherPath, otherDone, otherPeer}} {
+		release(t, x.path)
+		r := outcome(t, x.done)
+		if r.err != nil {
+			t.Fatal(r.err)
+		}
+		if s := status(reap(t, r.pid)); s != "exit 0" {
+			t.Errorf("the child ended with %s", s)
+		}
+		if got := received(t, x.peer); got != "+Go\r\n" {
+			t.Errorf("the peer got %q", got)
+		}
+	}
+	conn, _ := pair(t)
+	defer syscall.Close(conn)
+	if pid, err := s.Start(compile(t, &a), conn, nil); err == nil {
+		t.Errorf("a spawner without a slot has started child %d", pid)
+	}
+	s.Close()
+	if s.Release() {
+		t.Error("a closed spawner gives its slot back")
+	}
+	if other.native.slot == noSlot || slices.Contains(slots.free, slot) {
+		t.Error("the slot was given back twice")
+	}
+}
+
 // Signals that this process handles do what they do by default in the child: no
 // handler of the Go runtime may run there.
 func TestSignalsInWindow(t *testing.T) {
