@@ -92,7 +92,6 @@ func (s *server) stop() {
 		pids = append(pids, pid)
 	})
 	for _, pid := range pids {
-		s.t.Logf("instance %d was left", pid)
 		within(s.t, "the end of a child", func() bool {
 			got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
 			return got == pid || err == syscall.ECHILD

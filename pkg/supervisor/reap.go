@@ -221,7 +221,7 @@ func (r *reaper) keepLocked(pid int, e exit, now time.Duration) {
 	r.early[pid] = e
 }
 
-// reapLoop ends instances until the supervisor has stopped.
+// reapLoop ends instances until Run is over.
 //
 // It waits for any child in waitid(2) with WNOWAIT, which leaves the child
 // unreaped, and reaps under the lock. Without children there is nothing to wait
@@ -232,7 +232,7 @@ func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
 	var last time.Duration
 	for {
 		s.reap()
-		if s.stopped.Load() {
+		if s.ended.Load() {
 			return
 		}
 		// Where ends come thick and fast, several are better met with one

@@ -66,6 +66,7 @@ type Supervisor struct {
 	wakeFd   int
 	stopping atomic.Bool // no new connections
 	stopped  atomic.Bool // the workers end
+	ended    atomic.Bool // Run is over
 	workers  sync.WaitGroup
 	helpers  sync.WaitGroup
 	halted   chan struct{} // closed when the workers end
@@ -194,6 +195,7 @@ func (s *Supervisor) Run() error {
 	case <-time.After(lastReap):
 		// It waits for a child that lives on, and ends with it.
 	}
+	s.ended.Store(true)
 	s.refusePending(nil)
 	s.log.flush()
 	return errors.Join(failed, s.close())
@@ -263,16 +265,23 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 			}
 		}
 	}
+	stay := 0
 	s.reaper.each(func(pid int, in *instance) {
+		stay++
 		switch in.unit.row.Load().OnStop {
 		case service.StopTerm:
 			syscall.Kill(-pid, syscall.SIGTERM)
 		case service.StopKill:
 			syscall.Kill(-pid, syscall.SIGKILL)
+			stay--
 		case service.StopLeave:
 			s.log.left(pid, in)
 		}
 	})
+	// The ends that this makes belong into the log.
+	for end := s.now() + lastStart; s.reaper.count() > stay && s.now() < end; {
+		time.Sleep(time.Millisecond)
+	}
 	s.halt()
 }
 
