@@ -63,7 +63,7 @@ func TestTranscripts(t *testing.T) {
 	const hint = "tcpmuxctl: hint: tcpmuxctl -h explains the arguments\n"
 	const (
 		warning = "tcpmuxctl: warning: warn.toml:3:8: row \"a\": exec: /nonexistent/program: no such file or directory; the row refuses until it is there\n"
-		errs    = "tcpmuxctl: error: bad.toml:3:8: row \"a\": exec: \"program\" is a relative path; write one from the root such as \"/bin/date\" instead\n" +
+		errs    = "tcpmuxctl: error: bad.toml:3:8: row \"a\": exec: \"program\" is a relative path; write the whole path, such as \"/bin/date\", instead\n" +
 			"tcpmuxctl: error: bad.toml:4:1: row \"a\": User: keys are written in lower case; write user instead\n"
 	)
 	for _, tt := range []struct {

@@ -25,7 +25,7 @@ const muxPrefix = "tcpmux/"
 // error. f is not changed and can be compiled again, for example when users
 // have changed; o.Accounts is asked by one goroutine.
 func Compile(f *File, o *Options) (t *service.Table, warnings []*Problem, err error) {
-	c := &compiler{f: f, o: o, errors: slices.Clone(f.Problems), asked: newCache(), taken: taken{}}
+	c := &compiler{f: f, o: o, errors: slices.Clone(f.Problems), asked: newCache(), taken: taken{}, bursts: map[string]bool{}}
 	t = &service.Table{Server: c.server()}
 	c.defaults()
 	c.rows(t)
@@ -43,6 +43,7 @@ type compiler struct {
 	warnings []*Problem
 	asked    cache
 	taken    taken
+	bursts   map[string]bool // burst keys of [defaults] that some row has a rate for
 }
 
 // A row is one Service on its way into the table.
@@ -53,8 +54,10 @@ type row struct {
 	inherited map[string]bool // dotted keys that come from [defaults]
 	disabled  bool
 	implied   bool                      // nobody wrote it
+	both      bool                      // runs two things: what follows from that is not said
 	listen    []bound                   // where it listens, and where that is written
 	heard     map[service.Endpoint]bool // the same, to find repetitions
+	clashes   map[clash]bool            // what has been said of it
 	svc       service.Service
 }
 
@@ -161,8 +164,13 @@ func (c *compiler) rows(t *service.Table) {
 		svc := r.svc // a copy, so that the table does not hold on to the text
 		t.Services = append(t.Services, &svc)
 	}
-	if len(c.f.Services) == 0 && len(c.errors) == 0 {
-		c.errors = append(c.errors, &Problem{Pos: Pos{c.f.Path, 1, 1}, Text: "there is no row in it; write at least one [service.NAME]"})
+	c.idleBursts()
+	switch top := (Pos{c.f.Path, 1, 1}); {
+	case len(c.errors) > 0:
+	case len(c.f.Services) == 0:
+		c.errors = append(c.errors, &Problem{Pos: top, Text: "there is no row in it; write at least one [service.NAME]"})
+	case len(t.Services) == 0:
+		c.warnings = append(c.warnings, &Problem{Pos: top, Text: "every row is disabled, so nothing is served; take enabled = false out of one"})
 	}
 }
 
@@ -222,10 +230,10 @@ func (r *row) identify() {
 	switch {
 	case s.Exec.IsSet() && s.Builtin.IsSet():
 		r.errorf("builtin", s.Builtin.Pos, "the row runs two things, exec and builtin; write only one of them")
-		r.text.Builtin = String{}
+		r.text.Builtin, r.both = String{}, true
 	case isMux && s.Builtin.IsSet():
 		r.errorf("builtin", s.Builtin.Pos, "a row that is reached by name runs a program; write exec = [\"/path/of/program\"] instead")
-		r.text.Builtin = String{}
+		r.text.Builtin, r.both = String{}, true
 	case r.bad("exec") || r.bad("builtin"):
 	case !s.Exec.IsSet() && !s.Builtin.IsSet() && !d.Exec.IsSet() && (isMux || !d.Builtin.IsSet()):
 		r.errorf("", s.Pos, "the row runs nothing; write exec = [\"/path/of/program\"]%s", map[bool]string{false: " or builtin = \"tcpmux\""}[isMux])
@@ -254,7 +262,7 @@ func badName(s string) string {
 func (r *row) misplaced() {
 	for i := range serviceKeys {
 		k := &serviceKeys[i]
-		if k.kinds&r.kind != 0 {
+		if k.kinds&r.kind != 0 || r.both {
 			continue
 		}
 		if pos := written(k.field(&r.text)); pos.IsSet() {

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -293,7 +294,7 @@ func TestImplied(t *testing.T) {
 	}{
 		{"implied", row("tcpmux/a", ""), []string{"tcpmux", "tcpmux/a"}, ""},
 		{"no mux row", row("ftp", ""), []string{"ftp"}, ""},
-		{"disabled mux row", row("tcpmux/a", "enabled = false"), nil, ""},
+		{"disabled mux row", row("tcpmux/a", "enabled = false"), nil, "t.toml:1:1: every row is disabled, so nothing is served"},
 		{"another", row("tcpmux/a", "") + "[service.m]\nbuiltin = \"tcpmux\"\nlisten = \"5\"\n", []string{"m", "tcpmux/a"}, ""},
 		{"disabled multiplexer", row("tcpmux/a", "") + "[service.m]\nbuiltin = \"tcpmux\"\nenabled = false\n", []string{"tcpmux/a"}, "cannot be reached"},
 		{"one of two disabled", row("tcpmux/a", "") + "[service.m]\nbuiltin = \"tcpmux\"\nenabled = false\n[service.n]\nbuiltin = \"tcpmux\"\n", []string{"n", "tcpmux/a"}, ""},
@@ -430,6 +431,24 @@ listen = "192.0.2.9:26"
 	for q, n := range asked {
 		if n != 1 {
 			t.Errorf("%s was asked %d times", q, n)
+		}
+	}
+}
+
+// TestEnvFileAdvice: what is no fault of the configuration is not called one.
+func TestEnvFileAdvice(t *testing.T) {
+	text := "[service.ftp]\nexec = \"/bin/a\"\nuser = \"root\"\nenv_file = \"/etc/x\"\n"
+	for errno, want := range map[syscall.Errno]string{
+		syscall.ENOENT: "write the path of a file of NAME=value lines",
+		syscall.EACCES: "write the path of a file of NAME=value lines",
+		syscall.EMFILE: "nothing is wrong with the configuration, have it read again",
+		syscall.ENOMEM: "nothing is wrong with the configuration, have it read again",
+	} {
+		o := asRoot()
+		o.ReadFile = func(path string) ([]byte, error) { return nil, &os.PathError{Op: "open", Path: path, Err: errno} }
+		_, _, err := compile(t, text, o)
+		if want := fmt.Sprintf("t.toml:4:12: row \"ftp\": env_file: reading /etc/x: %v; %s", errno, want); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }

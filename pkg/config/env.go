@@ -4,9 +4,11 @@
 package config
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/account"
 )
@@ -94,7 +96,12 @@ func (r *row) envFile(env map[string]string) {
 	file := r.text.EnvFile
 	text, err := r.c.asked.file(r.c.o, file.V)
 	if err != nil {
-		r.errorf("env_file", file.Pos, "reading %s: %v; write the path of a file of NAME=value lines", file.V, reason(err))
+		advice := "write the path of a file of NAME=value lines"
+		var errno syscall.Errno
+		if errors.As(err, &errno) && (errno.Temporary() || errno == syscall.ENOMEM || errno == syscall.EIO) {
+			advice = "nothing is wrong with the configuration, have it read again"
+		}
+		r.errorf("env_file", file.Pos, "reading %s: %v; %s", file.V, reason(err), advice)
 		return
 	}
 	n := 0

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strconv"
@@ -75,7 +76,13 @@ func (r *row) program(e *service.Exec) {
 	p := s.Exec.V[0]
 	if p.IsSet() && r.absolute("exec", p, "/bin/date") {
 		e.Path = p.V
-		if err := r.c.asked.program(r.c.o, e.Path); err != nil && !r.isDefaults() {
+		if err := r.c.asked.program(r.c.o, e.Path); err == nil {
+		} else if words := strings.Fields(p.V); len(words) > 1 && r.c.asked.program(r.c.o, words[0]) == nil {
+			for _, a := range s.Exec.V[1:] {
+				words = append(words, a.V)
+			}
+			r.errorf("exec", p.Pos, "%s: %v; arguments are strings of their own: write exec = [%s] instead", clip(e.Path), err, quotedList(words))
+		} else if !r.isDefaults() {
 			r.warnf("exec", p.Pos, "%s: %v; the row refuses until it is there", e.Path, err)
 		}
 	}
@@ -86,13 +93,29 @@ func (r *row) program(e *service.Exec) {
 	e.Argv = slices.Insert(e.Argv, 0, argv0)
 }
 
+// quotedList writes the elements of a list, not more than a message can bear.
+func quotedList(words []string) string {
+	var b strings.Builder
+	for i, w := range words {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		if b.Len() > 200 {
+			b.WriteString("...")
+			break
+		}
+		b.WriteString(clip(w))
+	}
+	return b.String()
+}
+
 // absolute checks a path.
 func (r *row) absolute(key string, s String, example string) bool {
 	if !r.plain(key, s, maxPath, "a path such as \""+example+"\"") {
 		return false
 	}
 	if s.V[0] != '/' {
-		r.errorf(key, s.Pos, "%s is a relative path; write one from the root such as %q instead", clip(s.V), example)
+		r.errorf(key, s.Pos, "%s is a relative path; write the whole path, such as %q, instead", clip(s.V), example)
 		return false
 	}
 	return true
@@ -106,7 +129,7 @@ func (r *row) identity(e *service.Exec) account.User {
 	}
 	s := &r.text
 	if !s.User.IsSet() {
-		if !r.isDefaults() && s.Exec.IsSet() && !r.bad("user") {
+		if !r.isDefaults() && s.Exec.IsSet() && !r.bad("user") && !r.both {
 			r.errorf("user", s.Pos, "there is none, here or in [defaults]; write user = \"root\" if root is meant, else a user with fewer rights such as \"nobody\"")
 		}
 		if !s.Group.IsSet() && !s.Groups.IsSet() {
@@ -120,7 +143,7 @@ func (r *row) identity(e *service.Exec) account.User {
 	if s.User.IsSet() {
 		var err error
 		if u, err = r.c.asked.user(r.c.o.Accounts, s.User.V); err != nil {
-			r.vanished("user", s.User, err, "the name of a user or a number")
+			r.vanished("user", s.User, err, r.userAndGroup())
 		} else {
 			known, cred.UID, cred.GID = true, u.UID, u.GID
 		}
@@ -175,7 +198,7 @@ func (r *row) ownIdentity() account.User {
 	}
 	if s.User.IsSet() {
 		if u, err := r.c.asked.user(o.Accounts, s.User.V); err != nil {
-			r.vanished("user", s.User, err, "the name of a user or a number")
+			r.vanished("user", s.User, err, r.userAndGroup())
 		} else if u.UID != o.UID {
 			r.errorf("user", s.User.Pos, "only root can run programs as %s; take it out, or start tcpmuxd as root", clip(s.User.V))
 		} else {
@@ -193,6 +216,20 @@ func (r *row) ownIdentity() account.User {
 		r.errorf("groups", s.Groups.Pos, "only root can set groups; take it out, or start tcpmuxd as root")
 	}
 	return me
+}
+
+// userAndGroup says what to write for a user that is unknown: inetd.conf(5) has
+// its group behind it.
+func (r *row) userAndGroup() string {
+	name := r.text.User.V
+	if i := strings.LastIndexAny(name, ".:"); i > 0 && i < len(name)-1 {
+		_, noUser := r.c.asked.user(r.c.o.Accounts, name[:i])
+		_, noGroup := r.c.asked.group(r.c.o.Accounts, name[i+1:])
+		if noUser == nil && noGroup == nil {
+			return fmt.Sprintf("user = %q and group = %q", name[:i], name[i+1:])
+		}
+	}
+	return "the name of a user or a number"
 }
 
 // vanished reports a user or group that could not be looked up: an error, or

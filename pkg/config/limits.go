@@ -3,6 +3,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -106,6 +107,9 @@ func (r *row) limits() {
 // rate reads "256/min" and the burst that belongs to it.
 func (r *row) rate(key string, s String, burstKey string, b Int) (limit.Rate, int) {
 	burst := int(r.number(burstKey, b, 0, 1, limit.MaxRate))
+	if !r.isDefaults() && r.inherited[burstKey] && (s.IsSet() || r.bad(key)) {
+		r.c.bursts[burstKey] = true
+	}
 	if !s.IsSet() {
 		if b.IsSet() && !r.isDefaults() && !r.inherited[burstKey] && !r.bad(key) {
 			name := strings.TrimPrefix(key, "limits.")
@@ -118,6 +122,9 @@ func (r *row) rate(key string, s String, burstKey string, b Int) (limit.Rate, in
 	per, known := units[unit]
 	switch {
 	case err == nil && n == 0 && (known || !found):
+		if b.IsSet() && !r.inherited[key] && !r.inherited[burstKey] {
+			r.errorf(burstKey, b.Pos, "%s is unlimited, so this means nothing; take it out", strings.TrimPrefix(key, "limits."))
+		}
 		return limit.Rate{}, 0 // unlimited
 	case err == nil && !found:
 		r.errorf(key, s.Pos, "%s has no unit; write \"%s/min\" instead", clip(s.V), clipped(s.V))
@@ -129,6 +136,21 @@ func (r *row) rate(key string, s String, burstKey string, b Int) (limit.Rate, in
 		return limit.Rate{N: int(n), Per: per}, burst
 	}
 	return limit.Rate{}, 0
+}
+
+// idleBursts reports a burst in [defaults] that no row has a rate for, of its
+// own or from there.
+func (c *compiler) idleBursts() {
+	d := &c.f.Defaults
+	for _, b := range []struct {
+		burst Int
+		name  string
+	}{{d.Limits.Burst, "rate"}, {d.Limits.BurstPerSource, "rate_per_source"}} {
+		key := "limits." + strings.Replace(b.name, "rate", "burst", 1)
+		if b.burst.IsSet() && !c.bursts[key] && len(c.f.Services) > 0 {
+			c.errors = append(c.errors, &Problem{b.burst.Pos, "[defaults]", key, fmt.Sprintf("no row has a %s for it; write %s = \"256/min\" beside it", b.name, b.name)})
+		}
+	}
 }
 
 // units are what a rate may be per.

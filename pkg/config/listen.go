@@ -4,6 +4,7 @@
 package config
 
 import (
+	"cmp"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -95,6 +96,9 @@ func (r *row) endpoints() {
 		if badName(r.svc.Name) != "" || r.bad("name") {
 			break // said already
 		}
+		if r.both {
+			break
+		}
 		pos := s.Pos
 		if s.Name.IsSet() && !r.inherited["name"] {
 			pos = s.Name.Pos
@@ -145,20 +149,35 @@ func (r *row) split(l String) (host string, port uint16, ok bool) {
 		if a.Is4() {
 			return fail("%s is an address without a port; write \"%s:PORT\" instead", clip(s), s)
 		}
+		if with, ok := bracketed(s); ok {
+			return fail("%s is an address without a port, or lacks brackets; write \"%s\" or \"[%s]:PORT\" instead", clip(s), with, s)
+		}
 		return fail("%s is an address without a port; write \"[%s]:PORT\" instead", clip(s), s)
 	}
 	name := s
 	if rest, found := strings.CutPrefix(s, "["); found {
 		host, name, ok = strings.Cut(rest, "]:")
 		if !ok || host == "" {
-			return fail("%s is no address and port; write \"[ADDRESS]:PORT\" instead", clip(s))
+			write := "[ADDRESS]:PORT"
+			host, name, _ = strings.Cut(rest, "]")
+			if with, ok := bracketed(rest); ok {
+				write = with
+			} else if a, err := netip.ParseAddr(host); err == nil && a.Is6() {
+				write = "[" + host + "]:" + cmp.Or(name, "PORT")
+			}
+			return fail("%s is no address and port; write \"%s\" instead", clip(s), write)
 		}
-		if a, err := netip.ParseAddr(host); err != nil || !a.Is6() {
+		if a, err := netip.ParseAddr(host); err != nil {
 			return fail("%s has no IPv6 address in its brackets; write \"[ADDRESS]:PORT\" instead", clip(s))
+		} else if !a.Is6() {
+			return fail("only an IPv6 address has brackets; write \"%s:%s\" instead", host, clipped(name))
 		}
 	} else if i := strings.LastIndexByte(s, ':'); i >= 0 {
 		host, name = s[:i], s[i+1:]
 		if strings.Contains(host, ":") {
+			if with, ok := bracketed(s); ok {
+				return fail("%s is an IPv6 address without brackets; write \"%s\" instead", clip(s), with)
+			}
 			return fail("%s is an IPv6 address without brackets; write \"[ADDRESS]:PORT\" instead", clip(s))
 		}
 		if host == "*" {
@@ -166,6 +185,9 @@ func (r *row) split(l String) (host string, port uint16, ok bool) {
 		}
 		if host != "" {
 			if _, err := netip.ParseAddr(host); err != nil {
+				if strings.EqualFold(host, "localhost") {
+					return fail("%s begins with a name, not an address; write \"127.0.0.1:%s\", \"[::1]:%s\" or both instead", clip(s), clipped(name), clipped(name))
+				}
 				return fail("%s begins with %s, which is no address; write \"ADDRESS:PORT\" instead", clip(s), clip(host))
 			}
 		}
@@ -187,16 +209,32 @@ func (r *row) split(l String) (host string, port uint16, ok bool) {
 	return host, port, true
 }
 
+// bracketed reads s as an IPv6 address and a port without the brackets.
+func bracketed(s string) (string, bool) {
+	i := strings.LastIndexByte(s, ':')
+	if i < 0 {
+		return "", false
+	}
+	host, port := s[:i], s[i+1:]
+	a, err := netip.ParseAddr(host)
+	n, errPort := strconv.ParseUint(port, 10, 16)
+	return "[" + host + "]:" + port, err == nil && a.Is6() && errPort == nil && n > 0 && port[0] != '0'
+}
+
 // listenOn adds the endpoints of one entry: with protocol "tcp" and no address
 // one of each family.
 func (r *row) listenOn(family, host string, port uint16, l String) {
 	if int(port) < r.c.o.UnprivilegedPort && !r.c.o.BindPrivileged {
 		r.errorf("listen", l.Pos, "port %d needs root or CAP_NET_BIND_SERVICE; write listen = \"PORT\" with a port from %d up instead", port, r.c.o.UnprivilegedPort)
 	}
+	twice := false // is said once for both families
 	add := func(n service.Network, a netip.Addr) {
 		b := bound{service.Endpoint{Network: n, Addr: netip.AddrPortFrom(a, port)}, l.Pos}
 		if r.heard[b.Endpoint] {
-			r.errorf("listen", l.Pos, "%s stands twice in this list; take one out", b.Addr)
+			if !twice {
+				r.errorf("listen", l.Pos, "%s is in this list already; take one out", b.Addr)
+			}
+			twice = true
 			return
 		}
 		if r.heard == nil {

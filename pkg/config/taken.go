@@ -32,6 +32,12 @@ type holder struct {
 	bound
 }
 
+// A clash is one entry and who is in its way.
+type clash struct {
+	pos   Pos
+	other *row
+}
+
 // take notes that r listens on b, and reports a row that does so already.
 func (t taken) take(r *row, b bound) {
 	a := b.Addr.Addr()
@@ -82,6 +88,14 @@ search:
 		pos = r.text.Pos
 	}
 	report := func(format string, args ...any) {
+		c := clash{pos, other.row}
+		if r.clashes[c] { // of the other family: said already
+			return
+		}
+		if r.clashes == nil {
+			r.clashes = make(map[clash]bool)
+		}
+		r.clashes[c] = true
 		p := r.problem("", pos, format, args)
 		p.Key = "listen"
 		r.c.errors = append(r.c.errors, p)

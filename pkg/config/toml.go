@@ -117,11 +117,17 @@ func (r *reader) document(root *node, values map[string]any, main bool) (include
 			}
 		case "service":
 			t := r.table(n, v, "", "service", "[service.NAME]")
+			nameless := false
 			for _, row := range n.kids {
 				if t == nil {
 					break
 				}
-				r.row(row, t[row.name])
+				if v := t[row.name]; find(serviceKeys, row.name) == nil || isTable(v) {
+					r.row(row, v)
+				} else if !nameless { // once for all keys of it
+					nameless = true
+					r.report(row.pos, "", row.name, "this is a key of a row, and the row has no name; write [service.NAME] above it")
+				}
 			}
 		default:
 			r.unknown(n, "", "", topKeys)
@@ -138,6 +144,12 @@ func (r *reader) row(n *node, v any) {
 	s := &Service{ID: n.name, Pos: n.pos}
 	r.service(n, t, n.name, s)
 	r.f.Services = append(r.f.Services, s)
+}
+
+func isTable(v any) bool {
+	_, table := v.(map[string]any)
+	_, tables := v.([]map[string]any)
+	return table || tables
 }
 
 // service fills in a row or [defaults].
@@ -183,10 +195,19 @@ func fill[T any](r *reader, keys []key[T], n *node, values map[string]any, row, 
 func (r *reader) unknown(n *node, row, prefix string, words []string) {
 	hint := "there is no such key; tcpmuxd.toml(5) has them all"
 	w := nearest(n.name, words)
-	if w != "" {
-		r.isBad(prefix + w)
+	known := foreign{key: prefix + w}
+	isKnown := false
+	if row != "" && row != "[server]" && !strings.EqualFold(w, n.name) {
+		if f, ok := knownAs(n.name, prefix); ok {
+			known, isKnown, w = f, true, ""
+		}
 	}
-	if w != "" && strings.EqualFold(w, n.name) {
+	if isKnown || w != "" {
+		r.isBad(known.key)
+	}
+	if isKnown {
+		hint = fmt.Sprintf("unknown key; write %s instead", known.write)
+	} else if w != "" && strings.EqualFold(w, n.name) {
 		hint = fmt.Sprintf("keys are written in lower case; write %s instead", w)
 	} else if e := elsewhere(n.name); e != "" && prefix == "" {
 		hint = e
@@ -298,7 +319,10 @@ func (r *reader) list(n *node, v any, row, key, example string, dst *List) {
 		}
 	default:
 		r.isBad(key)
-		if i, ok := v.(int64); ok && (key == "listen" || key == "groups") {
+		if i, ok := v.(int64); ok && key == "listen" && (i < 1 || i > 65535) {
+			r.report(n.val, row, key, "port %d is out of bounds; write listen = \"PORT\" with a port from 1 to 65535 instead", i)
+			return
+		} else if ok && (key == "listen" || key == "groups") {
 			example = fmt.Sprintf(`"%d"`, i)
 		}
 		r.report(n.val, row, key, "%s where a list of strings is wanted; write %s = %s instead", describe(v), key, example)
