@@ -401,8 +401,9 @@ func (b *logBook) Handle(_ context.Context, r slog.Record) error {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "%s %s %q", l.at.Format("05.000"), r.Level, r.Message)
 	r.Attrs(func(a slog.Attr) bool {
-		l.attrs[a.Key] = a.Value.String()
-		fmt.Fprintf(&text, " %s=%q", a.Key, a.Value.String())
+		v := a.Value.Resolve().String()
+		l.attrs[a.Key] = v
+		fmt.Fprintf(&text, " %s=%q", a.Key, v)
 		return true
 	})
 	l.text = text.String()

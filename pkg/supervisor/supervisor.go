@@ -166,6 +166,7 @@ func (s *Supervisor) Run() error {
 	if err != nil {
 		s.log.problem("cannot watch the addresses of this machine", err)
 	}
+	s.addressesChanged() // since Apply, before anybody watched
 	var failed error
 	for _, l := range s.loops {
 		s.watcher.mu.Lock()
