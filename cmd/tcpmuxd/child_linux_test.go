@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"syscall"
@@ -417,13 +418,13 @@ umask = "077"
 // A row that wants what the twin cannot do is an error, and not a row without it.
 func TestTwinSaysWhatItCannot(t *testing.T) {
 	t.Parallel()
-	d := launch(t, jsonLog+"[service.a]\nlisten = [\""+local(t)+"\"]\nexec = [\"/bin/cat\"]\nuser = \"nobody\"\numask = \"077\"\n",
-		&how{args: []string{"-portable-spawn"}})
-	if code := d.wait(); code != 1 {
-		t.Errorf("exit code %d, want 1", code)
+	path := filepath.Join(t.TempDir(), "twin.toml")
+	if err := os.WriteFile(path, []byte("[service.a]\nlisten = [\""+local(t)+"\"]\nexec = [\"/bin/cat\"]\nuser = \"nobody\"\numask = \"077\"\n"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if e := d.waitFor("cannot serve"); !strings.Contains(e.text("error"), "umask") {
-		t.Errorf("the error is %q", e.text("error"))
+	got := run(t, exec.Command(programs.tcpmuxd, "-c", path, "-portable-spawn"))
+	if got.code != 1 || !strings.Contains(got.stderr, "twin.toml:5:9: row \"a\": umask: ") {
+		t.Errorf("exit code %d, %q", got.code, got.stderr)
 	}
 }
 

@@ -44,7 +44,7 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"tcpmuxd", "-t", "-c", warned}, 0, "1 warnings", "/nowhere/x"},
 		{[]string{"tcpmuxd", "-t", "-c", bad}, 1, "", "bad.toml:3:"},
 		{[]string{"tcpmuxd", "-t", "-c", bad}, 1, "", "bad.toml:4:"},
-		{[]string{"tcpmuxd", "-c", bad}, 1, "", "tcpmuxctl check"},
+		{[]string{"tcpmuxd", "-c", bad}, 1, "", "bad.toml:4:"},
 		{[]string{"tcpmuxd", "-t", "-c", dir + "/missing.toml"}, 1, "", "missing.toml"},
 		{[]string{"tcpmuxd", "-t", "-c", dir}, 1, "", "not a regular file"},
 		{[]string{"tcpmuxd", "-x"}, 64, "", "-x"},
@@ -86,7 +86,7 @@ func TestStartIsAllOrNothing(t *testing.T) {
 		t.Errorf("exit code %d, want 1", code)
 	}
 	e := d.waitFor("cannot serve")
-	for _, want := range []string{"tcpmuxd.toml:7", `row "b"`, "address already in use"} {
+	for _, want := range []string{"tcpmuxd.toml:8:", `row "b"`, "address already in use"} {
 		if !strings.Contains(e.text("error"), want) {
 			t.Errorf("the error is %q and has no %q", e.text("error"), want)
 		}

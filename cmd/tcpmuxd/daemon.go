@@ -5,8 +5,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"time"
@@ -32,19 +34,44 @@ type daemon struct {
 
 	supervisor *supervisor.Supervisor
 	file       *config.File // of the running table
+
+	addresses func(netip.Addr, string) bool // see config.Options.Up; nil in the running daemon, which finds out itself
+	loading   bool                          // a load is under way and will come on loaded
+	asked     [2]bool                       // what is to be loaded after it
+	loaded    chan loaded
+}
+
+// What a load reads.
+const (
+	fromDisk  = iota // the file
+	usersOnly        // the users of the running table; the file is not looked at
+)
+
+// A loaded is what a load has come to.
+type loaded struct {
+	what     int
+	began    time.Time
+	file     *config.File
+	table    *service.Table
+	warnings []*config.Problem
+	err      error
 }
 
 // load compiles a file, the one on disk where none is given.
-func (d *daemon) load(file *config.File) (*config.File, *service.Table, []*config.Problem, error) {
+func (d *daemon) load(file *config.File) loaded {
+	l := loaded{what: fromDisk, began: time.Now(), file: file}
 	// Users are looked up anew every time.
 	options := config.System(account.Open(account.System(), getent))
+	options.Native, _ = spawn.Native()
+	options.Up = d.addresses
 	if file == nil {
-		file = config.Load(d.path)
+		l.file = config.Load(d.path)
 	} else {
+		l.what = usersOnly
 		options.VanishedUsers = true
 	}
-	table, warnings, err := config.Compile(file, options)
-	return file, table, warnings, err
+	l.table, l.warnings, l.err = config.Compile(l.file, options)
+	return l
 }
 
 // getent asks getent(1) for users that are not in files.
@@ -52,39 +79,62 @@ func getent(ctx context.Context, args ...string) ([]byte, error) {
 	return spawn.Output(ctx, "/usr/bin/getent", append([]string{"getent"}, args...), []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
 }
 
-// reload makes the file on disk the running table, or says why it stays as it is.
-func (d *daemon) reload() {
-	began := time.Now()
-	file, table, warnings, err := d.load(nil)
-	d.logWarnings(warnings)
-	if err == nil {
-		err = d.supervisor.Apply(table)
-	}
-	if err != nil {
-		d.logErrors("reload failed, the old table runs on", err)
+// reload begins to load, or does so again after the load under way. It goes on
+// beside the signals: a file system or a name service may make it wait.
+func (d *daemon) reload(what int) {
+	d.asked[what] = true
+	if d.loading {
 		return
 	}
-	d.file = file
-	d.level.Set(level(table.Server))
-	if table.Server.LogFormat != d.format {
-		d.log.Warn("log_format has changed: it takes effect when the daemon is started again")
+	var file *config.File
+	switch {
+	case d.asked[fromDisk]:
+		d.asked = [2]bool{} // it looks the users up as well
+	case d.asked[usersOnly]:
+		d.asked[usersOnly] = false
+		file = d.file
+	default:
+		return
 	}
-	d.log.Info("reloaded", "file", d.path, "rows", len(table.Services), "took", time.Since(began).Round(time.Microsecond))
+	d.loading = true
+	go d.supervisor.Spare(func() { d.loaded <- d.load(file) })
 }
 
-// recompile resolves the users of the running table again. The text on disk
-// is not looked at: what an administrator is editing takes effect when asked for.
-func (d *daemon) recompile() {
-	_, table, warnings, err := d.load(d.file)
+// apply makes what was loaded the running table, or says why that stays as it is.
+func (d *daemon) apply(l loaded) {
+	d.loading = false
+	defer d.reloadAsked()
+	d.logWarnings(l.warnings)
+	err := l.err
 	if err == nil {
-		err = d.supervisor.Apply(table)
+		err = d.supervisor.Apply(l.table)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, supervisor.ErrStopping):
+	case err != nil && l.what == usersOnly:
 		d.logErrors("users changed, but the table cannot be made again", err)
-		return
+	case err != nil:
+		d.logErrors("reload failed, the old table runs on", err)
+	case l.what == usersOnly:
+		d.log.Info("users read again")
+	default:
+		d.file = l.file
+		d.level.Set(level(l.table.Server))
+		if l.table.Server.LogFormat != d.format {
+			d.log.Warn("log_format has changed: it takes effect when the daemon is started again")
+		}
+		d.log.Info("reloaded", "file", d.path, "rows", len(l.table.Services), "took", time.Since(l.began).Round(time.Microsecond))
 	}
-	d.logWarnings(warnings)
-	d.log.Info("users read again")
+}
+
+// reloadAsked does what was asked for during a load.
+func (d *daemon) reloadAsked() {
+	for what, asked := range d.asked {
+		if asked {
+			d.reload(what)
+			return
+		}
+	}
 }
 
 // settle is how long the account files have to be quiet: tools rename several

@@ -18,6 +18,7 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 	"github.com/tcpmuxd/tcpmuxd/pkg/supervisor"
 )
@@ -68,11 +69,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	spawn.Use(*twin)
-	d := &daemon{path: *file, stderr: stderr}
+	d := &daemon{path: *file, stderr: stderr, loaded: make(chan loaded, 1)}
 	if *test {
 		return d.test(stdout)
 	}
-	return d.serve()
+	return d.serve(*twin)
 }
 
 const usage = `usage: tcpmuxd [-c file] [-t] [-portable-spawn]
@@ -80,39 +81,45 @@ const usage = `usage: tcpmuxd [-c file] [-t] [-portable-spawn]
 
 // test reads and compiles the configuration, and serves nothing.
 func (d *daemon) test(stdout io.Writer) int {
-	_, table, warnings, err := d.load(nil)
-	for _, w := range warnings {
+	d.addresses = listener.Up
+	l := d.load(nil)
+	for _, w := range l.warnings {
 		fmt.Fprintf(d.stderr, "tcpmuxd: warning: %v\n", w)
 	}
-	if err != nil {
-		printErrors(d.stderr, err)
+	if l.err != nil {
+		printErrors(d.stderr, l.err)
 		return exitError
 	}
-	fmt.Fprintf(stdout, "%s: ok, %d rows, %d warnings\n", d.path, len(table.Services), len(warnings))
+	fmt.Fprintf(stdout, "%s: ok, %d rows, %d warnings\n", d.path, len(l.table.Services), len(l.warnings))
 	return exitOK
 }
 
 // serve runs the daemon in the foreground until a signal ends it.
-func (d *daemon) serve() int {
+func (d *daemon) serve(portable bool) int {
 	// A daemon of a few megabytes gains nothing from a large heap.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
+	// Apart, so that no number of SIGHUPs can push a SIGTERM out; two of those,
+	// because the second one hurries.
+	hup, term := make(chan os.Signal, 1), make(chan os.Signal, 2)
+	signal.Notify(hup, syscall.SIGHUP)
+	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	// Caught and not ignored, because children inherit what is ignored.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	file, table, warnings, err := d.load(nil)
-	if err != nil {
-		printErrors(d.stderr, err)
-		fmt.Fprintf(d.stderr, "tcpmuxd: hint: `tcpmuxctl check %s` shows the same without starting anything\n", d.path)
+	l := d.load(nil)
+	if l.err != nil {
+		printErrors(d.stderr, l.err)
 		return exitError
 	}
-	d.startLog(table.Server)
+	d.startLog(l.table.Server)
 	defer d.stopLog()
-	d.logWarnings(warnings)
-	if ok, why := spawn.Native(); why != "" {
+	d.logWarnings(l.warnings)
+	switch ok, why := spawn.Native(); {
+	case portable:
+		d.log.Info("children are started the portable way")
+	case why != "":
 		d.log.Warn("spawning is not what it could be", "native", ok, "reason", why)
 	}
 	s, err := supervisor.New(d.log)
@@ -120,28 +127,28 @@ func (d *daemon) serve() int {
 		d.log.Error("cannot start", "error", err.Error())
 		return exitSystem
 	}
-	d.supervisor, d.file = s, file
-	if err := s.Apply(table); err != nil {
+	d.supervisor, d.file = s, l.file
+	if err := s.Apply(l.table); err != nil {
 		d.logErrors("cannot serve", err)
 		return exitError
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run() }()
-	d.log.Info("serving", "version", version, "file", d.path, "rows", len(table.Services), "pid", os.Getpid())
+	d.log.Info("serving", "version", version, "file", d.path, "rows", len(l.table.Services), "pid", os.Getpid())
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	accounts := d.watchAccounts(ctx)
 	for {
 		select {
-		case sig := <-signals:
-			if sig == syscall.SIGHUP {
-				d.reload()
-				continue
-			}
-			d.log.Info("stopping", "signal", sig.String())
-			s.Stop(signals)
+		case <-hup:
+			d.reload(fromDisk)
 		case <-accounts:
-			d.recompile()
+			d.reload(usersOnly)
+		case l := <-d.loaded:
+			d.apply(l)
+		case sig := <-term:
+			d.log.Info("stopping", "signal", sig.String())
+			s.Stop(term)
 		case err := <-ended:
 			if err != nil {
 				d.log.Error("ended", "error", err.Error())

@@ -100,11 +100,12 @@ func (c *change) prepare() error {
 	}
 	var last []func()
 	for _, sv := range c.table.Services {
-		fail := func(err error) {
+		failAt := func(origin string, err error) {
 			if err != nil {
-				errs = multierror.Append(errs, fmt.Errorf("%s: row %q: %w", sv.Origin, sv.ID, err))
+				errs = multierror.Append(errs, fmt.Errorf("%s: row %q: %w", origin, sv.ID, err))
 			}
 		}
+		fail := func(err error) { failAt(sv.Origin, err) }
 		r, err := c.s.compile(sv)
 		fail(err)
 		c.rows[sv.ID] = r
@@ -113,7 +114,14 @@ func (c *change) prepare() error {
 			u = &unit{id: sv.ID}
 			c.units[sv.ID] = u
 		}
-		for _, ep := range sv.Listen {
+		for i, ep := range sv.Listen {
+			fail := func(err error) {
+				origin := sv.Origin
+				if i < len(sv.ListenOrigin) {
+					origin = sv.ListenOrigin[i]
+				}
+				failAt(origin, inUse(err))
+			}
 			k := keyOf(sv, ep)
 			if old := c.had[k]; old != nil {
 				fail(c.keep(u, sv, old))
@@ -137,6 +145,14 @@ func (c *change) prepare() error {
 		}
 	}
 	return errs.ErrorOrNil()
+}
+
+// inUse says how to find out who has an address.
+func inUse(err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%w; `ss -ltnp` shows who listens there", err)
+	}
+	return err
 }
 
 // compile makes the runtime form of a row, or finds that it is running.

@@ -3,6 +3,7 @@ package supervisor
 // The gate: what is asked of a peer before a byte of it is read.
 
 import (
+	"log/slog"
 	"net/netip"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
@@ -38,8 +39,8 @@ func (w *worker) connection(l *socket, fd int, peer netip.AddrPort, reserved boo
 		return
 	}
 	c.mux = u
-	if why := w.gate(u, r, peer); why != "" {
-		w.refuse(c, u, why, tcpmux.NotAvailable)
+	if why, more := w.gate(u, r, peer); why != "" {
+		w.refuse(c, u, why, tcpmux.NotAvailable, more...)
 		return
 	}
 	w.negotiate(c)
@@ -47,22 +48,33 @@ func (w *worker) connection(l *socket, fd int, peer netip.AddrPort, reserved boo
 
 // gate asks the multiplexer's own row. Its limits on instances are those of
 // pending negotiations and are kept by the pending table.
-func (w *worker) gate(u *unit, r *row, peer netip.AddrPort) refusal {
+func (w *worker) gate(u *unit, r *row, peer netip.AddrPort) (refusal, []slog.Attr) {
 	if r.Refuse != "" {
-		return refusedRow
+		return refusedRow, nil
 	}
-	if v, _ := r.Access.Check(peer.Addr()); v != access.Allow {
-		return refusedAccess
+	if v, rule := r.Access.Check(peer.Addr()); v != access.Allow {
+		return refusedAccess, []slog.Attr{ruleAttr(v, rule)}
 	}
 	if r.Limits.Rate.N == 0 && r.Limits.RatePerSource.N == 0 {
-		return ""
+		return "", nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	lease, why := u.book.Admit(w.s.now(), r.Limits.Source(peer.Addr()))
 	if why != limit.OK {
-		return refusal(why.String())
+		return refusal(why.String()), nil
 	}
 	u.book.Release(&lease)
-	return ""
+	return "", nil
+}
+
+// local is the address the peer has connected to, for the log.
+func (c connection) local() slog.Attr { return slog.Any("local", localOf{c}) }
+
+// ruleAttr says which entry of access has refused a peer.
+func ruleAttr(v access.Verdict, rule netip.Prefix) slog.Attr {
+	if v == access.NoRule {
+		return slog.String("rule", "none of access.allow")
+	}
+	return slog.String("rule", rule.String())
 }

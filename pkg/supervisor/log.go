@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -120,19 +121,24 @@ func (e *events) ended(pid int, in *instance, x exit) {
 		slog.Duration("cpu", cpu), slog.Int64("maxrss_kb", x.usage.Maxrss))
 }
 
+// localOf is the address that a peer has connected to, looked up if it is logged.
+type localOf struct{ connection }
+
+func (c localOf) LogValue() slog.Value {
+	return slog.StringValue(c.listener.Local(c.fd).String())
+}
+
 // refused: a peer gets nothing. Sampled.
-func (e *events) refused(u *unit, peer netip.AddrPort, why refusal) {
+func (e *events) refused(u *unit, peer netip.AddrPort, why refusal, more ...slog.Attr) {
 	if e.sample(sampleKey{u.id, "refuse", string(why)}) {
-		e.warn("refuse", slog.String("service", u.id), peerAttr(peer), slog.String("reason", string(why)))
+		e.warn("refuse", append([]slog.Attr{slog.String("service", u.id), peerAttr(peer),
+			slog.String("reason", string(why))}, more...)...)
 	}
 }
 
 // unknown: a peer has asked the multiplexer for a name that no row has. Sampled.
-func (e *events) unknown(u *unit, peer netip.AddrPort, name []byte) {
-	if e.sample(sampleKey{u.id, "refuse", string(refusedUnknown)}) {
-		e.warn("refuse", slog.String("service", u.id), peerAttr(peer),
-			slog.String("reason", string(refusedUnknown)), slog.String("name", string(name)))
-	}
+func (e *events) unknown(u *unit, peer netip.AddrPort, name []byte, more ...slog.Attr) {
+	e.refused(u, peer, refusedUnknown, append(more, slog.String("name", string(name)))...)
 }
 
 // helped: HELP was answered. Sampled.
@@ -143,16 +149,39 @@ func (e *events) helped(u *unit, peer netip.AddrPort, n int) {
 }
 
 // startFailed: a child did not come to its program. Sampled.
-func (e *events) startFailed(u *unit, peer netip.AddrPort, err error) {
-	reason := "start"
+func (e *events) startFailed(u *unit, peer netip.AddrPort, err error, more ...slog.Attr) {
+	reason, text, hint := "start", err.Error(), ""
 	var se *spawn.Error
 	if errors.As(err, &se) {
 		reason = se.Step
+		if se.Errno != 0 {
+			text = se.Errno.Error() // the step stands in reason
+		}
+		hint = hintOf(se)
 	}
-	if e.sample(sampleKey{u.id, "cannot start", reason}) {
-		e.error("cannot start", slog.String("service", u.id), peerAttr(peer),
-			slog.String("reason", reason), slog.String("error", err.Error()))
+	if !e.sample(sampleKey{u.id, "cannot start", reason}) {
+		return
 	}
+	attrs := append([]slog.Attr{slog.String("service", u.id), peerAttr(peer),
+		slog.String("reason", reason), slog.String("error", text)}, more...)
+	if hint != "" {
+		attrs = append(attrs, slog.String("hint", hint))
+	}
+	e.error("cannot start", attrs...)
+}
+
+// hintOf says what an operator can do about a failed start, where the error
+// alone misleads.
+func hintOf(e *spawn.Error) string {
+	switch {
+	case e.Step == "exec" && e.Errno == syscall.ENOENT && e.Replied:
+		return "the program is there, but not the interpreter or loader that it names"
+	case e.Step == "exec" && e.Errno == syscall.ENOEXEC:
+		return "a script has to begin with #! and its interpreter"
+	case e.Step == "clone" && e.Errno == syscall.EAGAIN:
+		return "the limit on processes is reached: ulimit -u, TasksMax= or pids.max"
+	}
+	return ""
 }
 
 // held: a child stands still before its program; another worker serves on. Sampled.

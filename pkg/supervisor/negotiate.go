@@ -5,6 +5,8 @@ package supervisor
 // client sent after it is the service's.
 
 import (
+	"log/slog"
+
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
@@ -89,7 +91,7 @@ func (w *worker) conclude(c connection, v verdict, name []byte) {
 	case lineBad:
 		w.refuse(c, c.mux, refusedName, tcpmux.BadName)
 	default:
-		w.s.log.refused(c.mux, c.peer, refusedGone)
+		w.s.log.refused(c.mux, c.peer, refusedGone, c.local())
 		closeFd(c.fd)
 	}
 }
@@ -135,15 +137,15 @@ func allowed(r *row, c connection) bool {
 
 // refuse ends a connection that gets nothing. On the multiplexer the peer is
 // told so in one line; on a direct port the connection is closed.
-func (w *worker) refuse(c connection, u *unit, why refusal, line string) {
-	w.s.log.refused(u, c.peer, why)
+func (w *worker) refuse(c connection, u *unit, why refusal, line string, more ...slog.Attr) {
+	w.s.log.refused(u, c.peer, why, append(more, c.local())...)
 	w.dismiss(c, line)
 }
 
 // unknown refuses a name that no row has, in the same words as a row that is
 // denied or closed.
 func (w *worker) unknown(c connection, name []byte) {
-	w.s.log.unknown(c.mux, c.peer, name)
+	w.s.log.unknown(c.mux, c.peer, name, c.local())
 	w.dismiss(c, tcpmux.NotAvailable)
 }
 

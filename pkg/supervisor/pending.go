@@ -236,7 +236,7 @@ func (s *Supervisor) put(l *loop, c connection, state pendingState, data []byte)
 // for it: that would need the very place it has lost.
 func (s *Supervisor) evicted(c connection) {
 	if !c.answered {
-		s.log.refused(c.mux, c.peer, refusedCrowded)
+		s.log.refused(c.mux, c.peer, refusedCrowded, c.local())
 		finish(c.fd, []byte(tcpmux.Crowded), nil)
 	}
 	c.end()
@@ -367,7 +367,7 @@ func (s *Supervisor) expirePending() time.Duration {
 				c.end()
 				continue
 			}
-			s.log.refused(c.mux, c.peer, refusedTimeout)
+			s.log.refused(c.mux, c.peer, refusedTimeout, c.local())
 			s.reply(s.loops[0], c, []byte(tcpmux.TimedOut))
 		}
 	}

@@ -233,7 +233,7 @@ func TestOutOfProcesses(t *testing.T) {
 		}
 	}
 	l := s.logs.wait(t, "cannot start", "service=tcpmux/+cat", "reason=clone")
-	if want := "clone: " + syscall.EAGAIN.Error(); l.attrs["error"] != want {
+	if want := syscall.EAGAIN.Error(); l.attrs["error"] != want {
 		t.Errorf("the error is %q, want %q", l.attrs["error"], want)
 	}
 	// Not each of them tried: the rest was refused in the wait after a failure.

@@ -5,6 +5,7 @@ package supervisor
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"strconv"
 	"syscall"
@@ -20,13 +21,13 @@ import (
 // the listener's own.
 func (w *worker) enter(u *unit, r *row, c connection) {
 	now := w.s.now()
-	switch v, _ := r.Access.Check(c.peer.Addr()); {
+	switch v, rule := r.Access.Check(c.peer.Addr()); {
 	case r.Refuse != "":
 		w.refuse(c, u, refusedRow, tcpmux.NotAvailable)
 		return
 	case v != access.Allow:
 		// A denied peer uses up nobody's rate.
-		w.refuse(c, u, refusedAccess, tcpmux.NotAvailable)
+		w.refuse(c, u, refusedAccess, tcpmux.NotAvailable, ruleAttr(v, rule))
 		return
 	case u.held.Load() >= heldPerRow || u.stuck.active(now) || w.s.forking.active(now):
 		w.refuse(c, u, refusedBackoff, tcpmux.NotAvailable)
@@ -55,7 +56,7 @@ func (w *worker) enter(u *unit, r *row, c connection) {
 		w.s.reaper.abort()
 		w.s.reaper.ring()
 		w.s.giveBack(u, &lease)
-		w.startFailed(u, c, err)
+		w.startFailed(u, r, c, err)
 		return
 	}
 	closeFd(c.fd)
@@ -86,7 +87,7 @@ func (w *worker) started(u *unit, pid int, in *instance) {
 }
 
 // startFailed ends a connection whose child did not come to its program.
-func (w *worker) startFailed(u *unit, c connection, err error) {
+func (w *worker) startFailed(u *unit, r *row, c connection, err error) {
 	var e *spawn.Error
 	if !errors.As(err, &e) {
 		e = &spawn.Error{Step: "start"}
@@ -95,20 +96,20 @@ func (w *worker) startFailed(u *unit, c connection, err error) {
 	case e.Replied:
 		// The peer has read "+Go", or may have: only a reset tells it that
 		// this was not the service.
-		w.s.log.startFailed(u, c.peer, err)
+		w.s.log.startFailed(u, c.peer, err, c.local(), slog.String("program", r.Exec.Path))
 		abortFd(c.fd)
 	case e.Step == "reply" && e.Errno != 0:
-		w.s.log.refused(u, c.peer, refusedGone)
+		w.s.log.refused(u, c.peer, refusedGone, c.local())
 		closeFd(c.fd)
 	case e.Step == "clone" && (e.Errno == syscall.EAGAIN || e.Errno == syscall.ENOMEM):
 		d := w.s.forking.failed(w.s.now(), backoffMin, backoffMax)
-		w.s.log.startFailed(u, c.peer, err)
+		w.s.log.startFailed(u, c.peer, err, c.local(), slog.String("program", r.Exec.Path))
 		if c.mux == nil {
 			w.s.pauseFor(u, pauseBackoff, d)
 		}
 		w.dismiss(c, tcpmux.NotAvailable)
 	default:
-		w.s.log.startFailed(u, c.peer, err)
+		w.s.log.startFailed(u, c.peer, err, c.local(), slog.String("program", r.Exec.Path))
 		w.dismiss(c, tcpmux.NotAvailable)
 	}
 }

@@ -120,7 +120,9 @@ func (s *Supervisor) look() bool {
 		busy = true
 		age := s.now() - time.Duration(since)
 		if age >= takeOver && s.retire(w, u) {
-			s.log.held(u, age)
+			if state := beforeProgram(w.spawner.PID()); state != 0 && state != 'R' {
+				s.log.held(u, age)
+			}
 		}
 		if u.held.Load() >= heldPerRow {
 			s.pauseFor(u, pauseBackoff, takeOver)
@@ -143,8 +145,10 @@ func (s *Supervisor) overdueStart(w *worker, u *unit, since int64, age time.Dura
 		if state = beforeProgram(pid); state == 0 || state == 'R' {
 			return // the machine is busy; nobody holds the child
 		}
-	} else if age < reachDisk {
-		return // the portable way does not tell who the child is
+	}
+	stopped := state == 'T' || state == 't'
+	if !stopped && age < reachDisk {
+		return
 	}
 	// While it hangs its row starts no others: each would cost a thread.
 	if now := s.now(); !u.stuck.active(now) {
@@ -152,7 +156,8 @@ func (s *Supervisor) overdueStart(w *worker, u *unit, since int64, age time.Dura
 		s.pauseFor(u, pauseBackoff, d)
 		s.log.backOff(u, d)
 	}
-	if pid != 0 && !w.killed.Load() && (state == 'T' || state == 't' || age >= reachDisk) {
+	// The portable way does not tell who the child is.
+	if pid != 0 && !w.killed.Load() {
 		s.reaper.killStarting(w, since)
 	}
 }
