@@ -215,7 +215,6 @@ func TestLingeringIsBounded(t *testing.T) {
 	s.waiting(0)
 
 	// Time: whoever does nothing is let go.
-	begin := time.Now()
 	idle := dial(t, port).send("nobody\r\n")
 	idle.ends(tcpmux.NotAvailable)
 	s.waiting(1)
@@ -233,7 +232,7 @@ func TestLingeringIsBounded(t *testing.T) {
 	}
 	idle = dial(t, port).send("nobody\r\n")
 	idle.ends(tcpmux.NotAvailable)
-	begin = time.Now()
+	begin := time.Now()
 	s.waiting(1)
 	s.waiting(0)
 	if took := time.Since(begin); took > lingerTime+2*time.Second {
