@@ -37,7 +37,7 @@ const (
 	exitProtocol    = 76 // EX_PROTOCOL: what came is no reply of RFC 1078
 )
 
-const usage = `usage: tcpmux [-46] [-t timeout] host[:port] [service]
+const usage = `usage: tcpmux [-4 | -6] [-t timeout] host[:port] [service]
        tcpmux -V | -h
 
 Ask the TCPMUX server of a host, port 1 unless another is given, for a service
@@ -86,9 +86,17 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	var (
 		only4   = flags.Bool("4", false, "")
 		only6   = flags.Bool("6", false, "")
-		timeout = flags.Duration("t", 10*time.Second, "")
 		showV   = flags.Bool("V", false, "")
+		timeout = 10 * time.Second
 	)
+	flags.Func("t", "", func(s string) (err error) {
+		if timeout, err = time.ParseDuration(s); err != nil && s != "" && strings.Trim(s, "0123456789") == "" {
+			err = fmt.Errorf("no unit: write %ss", s)
+		} else if err != nil {
+			err = errors.New("no duration: write one such as 10s or 500ms")
+		}
+		return err
+	})
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -99,8 +107,8 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 		return write(stdout, "tcpmux "+version+"\n")
 	case *only4 && *only6:
 		return failed(exitUsage, "-4 and -6 exclude each other")
-	case *timeout < 0:
-		return failed(exitUsage, "-t %v: less than nothing", *timeout)
+	case timeout < 0:
+		return failed(exitUsage, "-t %v: less than nothing", timeout)
 	case flags.NArg() < 1:
 		return failed(exitUsage, "no host given")
 	case flags.NArg() > 2:
@@ -129,9 +137,9 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	}
 
 	ctx := context.Background()
-	if *timeout > 0 {
+	if timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, *timeout)
+		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
 	conn, err := dial(ctx, network, address)
@@ -156,6 +164,12 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 // dial connects to the first address of the host that answers; both families
 // are tried side by side (RFC 8305), which is net.Dialer's own way.
 func dial(ctx context.Context, network, address string) (*net.TCPConn, error) {
+	// The dialer's error would not tell a bad port from a bad host.
+	if _, port, err := net.SplitHostPort(address); err != nil {
+		return nil, failed(exitUsage, "%w", err)
+	} else if _, err := net.DefaultResolver.LookupPort(ctx, network, port); err != nil {
+		return nil, failed(exitUsage, "%q: a port is 1 to 65535 or a name of services(5)", port)
+	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, address)
 	var (

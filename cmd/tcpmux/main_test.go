@@ -147,6 +147,27 @@ func TestRefusalAtOnceIsNotLost(t *testing.T) {
 	}
 }
 
+func TestRefusalIsNoCommandToATerminal(t *testing.T) {
+	testkit.Check(t)
+	for reply, want := range map[string]string{
+		"-no\x1b[31m way\r\n": "refused: no?[31m way\n",
+		"-\x1b]0;title\a\r\n": "refused: ?]0;title?\n",
+		"-no\rway\u009b\n":    "refused: no?way?\n",
+	} {
+		for _, args := range [][]string{{"x"}, {}} {
+			addr := serve(t, func(c *net.TCPConn) {
+				readLine(c)
+				io.WriteString(c, reply)
+			})
+			r := client(t, nil, append([]string{addr}, args...)...)
+			r.expect(t, exitRefused, "", want)
+			if strings.ContainsAny(r.stderr, "\x1b\a\r\u009b") {
+				t.Errorf("%q was printed as %q", reply, r.stderr)
+			}
+		}
+	}
+}
+
 func TestNoReply(t *testing.T) {
 	testkit.Check(t)
 	tests := []struct {
@@ -159,7 +180,7 @@ func TestNoReply(t *testing.T) {
 		{"other protocol", "SSH-2.0-OpenSSH_9.2\r\n", `no reply of RFC 1078 but "SSH-2.0-OpenSSH_9.2`},
 		{"empty line", "\r\n", "no reply of RFC 1078"},
 		{"endless", "+" + strings.Repeat("x", 100_000), "no reply of RFC 1078"},
-		{"escape sequence", "-\x1b]0;title\a\r\n", `no reply of RFC 1078 but "-\x1b]0`},
+		{"escape sequence", "+\x1b]0;title\a\r\n", `no reply of RFC 1078 but "+\x1b]0`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -256,12 +277,14 @@ func TestUsage(t *testing.T) {
 	client(t, nil, "-h").expect(t, exitOK, usage, "")
 	client(t, nil, "-V").expect(t, exitOK, "tcpmux "+version+"\n", "")
 	for _, args := range []string{"", "-x host", "host a b", ":1 x", "host:0 x", "host:99999 x", "-4 -6 host",
-		"-t 10 host x", "-t -1s host x", "[::1 x", "[::1]1 x", "[host]:1 x", "a:b:c x"} {
+		"-t 10 host x", "-t x host x", "-t -1s host x", "127.0.0.1:nosuchport x", "127.0.0.1:nosuchport", "[::1 x", "[::1]1 x", "[host]:1 x", "a:b:c x"} {
 		r := client(t, nil, strings.Fields(args)...)
 		if r.code != exitUsage || r.stdout != "" || !strings.Contains(r.stderr, "tcpmux: hint: ") {
 			t.Errorf("%q: %+v, want exit code %d and a hint", args, r, exitUsage)
 		}
 	}
+	client(t, nil, "-t", "5", "host").expect(t, exitUsage, "", `invalid value "5" for flag -t: no unit: write 5s`)
+	client(t, nil, "host:nosuchport", "x").expect(t, exitUsage, "", `"nosuchport": a port is 1 to 65535 or a name of services(5)`)
 	for _, name := range []string{"", "a\tb", "é", strings.Repeat("x", 257)} {
 		client(t, nil, "127.0.0.1:9", name).expect(t, exitUsage, "", "name")
 	}

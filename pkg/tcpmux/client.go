@@ -29,11 +29,13 @@ func AppendRequest(dst []byte, name string) ([]byte, error) {
 // The terminator is CRLF or, as some multiplexers send, a bare LF.
 //
 // The state is BadByte as soon as the first byte is neither "+" nor "-", or a
-// control byte other than a tab follows: text comes from a stranger and is
-// about to be shown on a terminal. Bytes above 0x7e pass, the text may be in
-// any language. It is TooLong after MaxReply bytes without a terminator. In
-// these states, and while it is More, the other results are zero. As with
-// Scan, an answer that is not More is the answer for every longer input too.
+// control byte other than a tab follows a "+". A refusal is one whatever follows
+// its "-": its text comes from a stranger, may have any byte but a line feed in
+// it, and is nothing to send to a terminal as it is. Bytes above 0x7e pass, the
+// text may be in any language. The state is TooLong after MaxReply bytes without
+// a terminator. In these states, and while it is More, the other results are
+// zero. As with Scan, an answer that is not More is the answer for every longer
+// input too.
 func ScanReply(b []byte) (ok bool, text []byte, n int, st State) {
 	for i, c := range b {
 		switch {
@@ -43,17 +45,13 @@ func ScanReply(b []byte) (ok bool, text []byte, n int, st State) {
 			}
 		case c == '\n':
 			return b[0] == '+', b[1:i:i], i + 1, Line
-		case c == '\r':
-			if i+1 == len(b) {
-				return false, nil, 0, More
-			}
-			if b[i+1] == '\n' {
-				return b[0] == '+', b[1:i:i], i + 2, Line
-			}
-			return false, nil, 0, BadByte
+		case c == '\r' && i+1 == len(b):
+			return false, nil, 0, More
+		case c == '\r' && b[i+1] == '\n':
+			return b[0] == '+', b[1:i:i], i + 2, Line
 		case i == MaxReply:
 			return false, nil, 0, TooLong
-		case c < 0x20 && c != '\t' || c == 0x7f:
+		case b[0] == '+' && (c < 0x20 && c != '\t' || c == 0x7f):
 			return false, nil, 0, BadByte
 		}
 	}

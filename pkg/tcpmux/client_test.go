@@ -23,7 +23,10 @@ func TestScanReply(t *testing.T) {
 		{"a HELP list", "date\r\ngit\r\n", false, "", 0, BadByte},
 		{"an SSH server, not a multiplexer", "SSH-2.0-x\r\n", false, "", 0, BadByte},
 		{"NUL in the text", "+G\x00o\r\n", false, "", 0, BadByte},
-		{"escape sequence", "-\x1b[2Jgone\r\n", false, "", 0, BadByte},
+		{"escape sequence in a yes", "+\x1b[2Jgone\r\n", false, "", 0, BadByte},
+		{"escape sequence in a no", "-\x1b[2Jgone\r\n", false, "\x1b[2Jgone", 11, Line},
+		{"CR inside a no", "-g\ro\r\r\n", false, "g\ro\r", 7, Line},
+		{"longest no, CR at its end", "-" + long + "\r\r\n", false, "", 0, TooLong},
 		{"CR inside", "+G\ro\r\n", false, "", 0, BadByte},
 		{"CR CR LF", "+Go\r\r\n", false, "", 0, BadByte},
 		{"too long", "+" + long + "t", false, "", 0, TooLong},
@@ -70,7 +73,7 @@ func checkScanReply(t *testing.T, in []byte) {
 		if ok != (sign[0] == '+') || !ok && sign[0] != '-' {
 			t.Fatalf("ScanReply(%q) = %v", in, ok)
 		}
-		if bytes.ContainsAny(text, "\r\n\x00\x1b\x7f") || n > MaxReply+2 {
+		if bytes.ContainsAny(text, "\n") || ok && bytes.ContainsAny(text, "\r\x00\x1b\x7f") || n > MaxReply+2 {
 			t.Fatalf("ScanReply(%q): text %q, %d bytes", in, text, n)
 		}
 	} else if ok || text != nil || n != 0 {
