@@ -77,7 +77,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 }
 
 const usage = `usage: tcpmuxd [-c file] [-t] [-portable-spawn]
-       tcpmuxd -V`
+       tcpmuxd -V | -h`
 
 // test reads and compiles the configuration, and serves nothing.
 func (d *daemon) test(stdout io.Writer) int {

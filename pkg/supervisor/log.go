@@ -258,7 +258,8 @@ func (e *events) draining(n int, grace time.Duration) {
 
 // left: an instance outlives the daemon.
 func (e *events) left(pid int, in *instance) {
-	e.info("leave", slog.String("service", in.unit.id), peerAttr(in.peer), slog.Int("pid", pid))
+	e.info("leave", slog.String("service", in.unit.id), peerAttr(in.peer),
+		slog.String("local", in.local.String()), slog.Int("pid", pid))
 }
 
 // problem: something of the daemon's own failed that no row is to blame for.
