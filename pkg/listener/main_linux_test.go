@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -128,43 +127,21 @@ func ownNetwork(t *testing.T) bool {
 	return false
 }
 
-// raise brings "lo" up and gives it addresses, netdevice(7).
+// raise brings "lo" up and gives it addresses.
 func raise(t *testing.T) {
 	t.Helper()
-	s4, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(s4)
-	s6, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(s6)
-	up, err := unix.NewIfreq("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	up.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(s4, unix.SIOCSIFFLAGS, up); err != nil {
-		t.Fatalf("bringing lo up: %v", err)
-	}
-	alias, err := unix.NewIfreq("lo:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	alias.SetInet4Addr([]byte{192, 0, 2, 1})
-	if err := unix.IoctlIfreq(s4, unix.SIOCSIFADDR, alias); err != nil {
-		t.Fatalf("adding 192.0.2.1: %v", err)
-	}
-	// struct in6_ifreq of linux/ipv6.h.
-	link := struct {
-		addr   [16]byte
-		prefix uint32
-		index  int32
-	}{addr: netip.MustParseAddr("fe80::1").As16(), prefix: 64, index: 1}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(s6), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&link))); errno != 0 {
-		t.Fatalf("adding fe80::1: %v", errno)
+	for _, args := range [][]string{
+		{"link", "set", "lo", "up"},
+		{"address", "add", "192.0.2.1/32", "dev", "lo"},
+		{"address", "add", "fe80::1/64", "dev", "lo", "nodad"},
+	} {
+		cmd := exec.Command("ip", args...)
+		if cmd.Err != nil { // an ordinary user's PATH
+			cmd = exec.Command("/sbin/ip", args...)
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("ip %v: %v\n%s", args, err, out)
+		}
 	}
 	// The kernel adds it in its own time.
 	for deadline := time.Now().Add(bound); ; {
