@@ -76,13 +76,16 @@ func (r *row) program(e *service.Exec) {
 	p := s.Exec.V[0]
 	if p.IsSet() && r.absolute("exec", p, "/bin/date") {
 		e.Path = p.V
-		if err := r.c.asked.program(r.c.o, e.Path); err == nil {
-		} else if words := strings.Fields(p.V); len(words) > 1 && r.c.asked.program(r.c.o, words[0]) == nil {
+		err := r.c.asked.program(r.c.o, e.Path)
+		words := strings.Fields(p.V)
+		switch {
+		case err == nil:
+		case len(words) > 1 && r.c.asked.program(r.c.o, words[0]) == nil:
 			for _, a := range s.Exec.V[1:] {
 				words = append(words, a.V)
 			}
 			r.errorf("exec", p.Pos, "%s: %v; arguments are strings of their own: write exec = [%s] instead", clip(e.Path), err, quotedList(words))
-		} else if !r.isDefaults() {
+		case !r.isDefaults():
 			r.warnf("exec", p.Pos, "%s: %v; the row refuses until it is there", e.Path, err)
 		}
 	}
