@@ -134,10 +134,14 @@ func poll(most time.Duration, ok func() bool) bool {
 	return true
 }
 
-// instances waits until so many run.
+// instances waits until so many run and no other is being started.
 func (s *server) instances(n int) {
 	s.t.Helper()
-	within(s.t, fmt.Sprintf("%d instances", n), func() bool { return s.reaper.count() == n })
+	within(s.t, fmt.Sprintf("%d instances", n), func() bool {
+		s.reaper.mu.Lock()
+		defer s.reaper.mu.Unlock()
+		return len(s.reaper.running) == n && s.reaper.starting == 0
+	})
 }
 
 // waiting waits until so many connections are in the pending table.
