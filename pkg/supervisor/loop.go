@@ -7,6 +7,7 @@ package supervisor
 
 import (
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -57,6 +58,8 @@ type worker struct {
 	loop    *loop
 	spawner *spawn.Spawner
 	scratch scratch
+
+	yielded time.Duration // when it last did
 
 	state atomic.Int32
 	since atomic.Int64 // when the start under way began, on the supervisor's clock; 0: none
@@ -163,6 +166,20 @@ func (w *worker) accept(l *socket) {
 		if w.state.Load() == retired {
 			return
 		}
+		w.yield()
+	}
+}
+
+// yieldEvery is short of the ten milliseconds after which the Go runtime takes a
+// goroutine for one that does not let others run: it would signal its thread,
+// and look at all threads every twenty microseconds for a while.
+const yieldEvery = 5 * time.Millisecond
+
+// yield has the scheduler see that the worker is no hog.
+func (w *worker) yield() {
+	if now := w.s.now(); now-w.yielded > yieldEvery {
+		w.yielded = now
+		runtime.Gosched()
 	}
 }
 

@@ -240,7 +240,7 @@ func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
 		// reap, unless he waits in a listener's queue.
 		now := s.now()
 		if now-last < thick && s.queued.Load() == 0 {
-			nap(gatherEnds)
+			time.Sleep(gatherEnds)
 		}
 		last = now
 		if awaitChild() {

@@ -142,12 +142,12 @@ func (s *Supervisor) now() time.Duration { return time.Since(s.epoch) }
 // Run serves until Stop has been called and its grace is over. It starts the
 // loops, the reaper and the watchers, and returns when all of them have ended.
 func (s *Supervisor) Run() error {
-	// A loop in a system call keeps its P for a moment; the reaper and the
-	// others must not wait for that moment.
+	// The loops and the reaper keep their Ps while they are in system calls. As
+	// long as some are free besides, the runtime has no reason to take them
+	// away, and nobody else waits for one.
 	if os.Getenv("GOMAXPROCS") == "" {
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(len(s.loops) + 2))
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(len(s.loops) + 4))
 	}
-	makeThreads(2*len(s.loops) + heldThreads + otherThreads)
 	var strangers chan os.Signal
 	if os.Getpid() == 1 {
 		strangers = make(chan os.Signal, 1)

@@ -217,9 +217,3 @@ func stopped(pid int) byte {
 	}
 	return 0
 }
-
-// nap keeps the thread, unlike time.Sleep, which would have another one woken.
-func nap(d time.Duration) {
-	t := unix.NsecToTimespec(int64(d))
-	unix.Nanosleep(&t, nil)
-}

@@ -47,8 +47,6 @@ func passing(error) bool            { return false }
 func awaitChild() bool { return false }
 func awaitable() bool  { return false }
 
-func nap(d time.Duration) { time.Sleep(d) }
-
 func beforeProgram(int) byte { return 0 }
 
 func watchAddresses(func()) (io.Closer, error) { return nil, errors.ErrUnsupported }

@@ -20,9 +20,9 @@ const (
 	// reachDisk is the time for one that waits for something else, such as a
 	// disk that spins up or a file server.
 	reachDisk  = 5 * time.Second
-	watchEvery = 10 * time.Millisecond
+	watchEvery = 5 * time.Millisecond
 	// watchIdle is how many rounds without a start the watcher stays awake.
-	watchIdle = 100
+	watchIdle = 200
 
 	stuckMin = time.Second
 	stuckMax = time.Minute
@@ -65,8 +65,7 @@ func (w *watcher) attend() {
 	}
 }
 
-// watchSpawns looks after starts until the supervisor has stopped. It naps in
-// its thread: a ticker would wake the scheduler a hundred times a second.
+// watchSpawns looks after starts until the supervisor has stopped.
 func (s *Supervisor) watchSpawns() {
 	for quiet := 0; ; quiet++ {
 		select {
@@ -87,7 +86,7 @@ func (s *Supervisor) watchSpawns() {
 			s.watcher.asleep.Store(false)
 			quiet = 0
 		}
-		nap(watchEvery)
+		time.Sleep(watchEvery)
 		if s.look() {
 			quiet = 0
 		}
