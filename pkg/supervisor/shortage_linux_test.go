@@ -89,6 +89,9 @@ func readAll(fd int) (string, error) {
 	b := make([]byte, 1024)
 	for {
 		n, err := unix.Read(fd, b)
+		if err == unix.EINTR {
+			continue
+		}
 		if err != nil || n == 0 {
 			return string(all), err
 		}

@@ -148,6 +148,9 @@ func (s *Supervisor) Run() error {
 	if os.Getenv("GOMAXPROCS") == "" {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(len(s.loops) + 4))
 	}
+	makeThreads(2*len(s.loops) + heldThreads + otherThreads)
+
+	makeThreads(2*len(s.loops) + heldThreads + otherThreads)
 	var strangers chan os.Signal
 	if os.Getpid() == 1 {
 		strangers = make(chan os.Signal, 1)

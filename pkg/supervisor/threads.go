@@ -14,9 +14,9 @@ import (
 // signals, the log, the accounts and the addresses, and some that run Go.
 const otherThreads = 12
 
-// heldThreads are as many workers as can stand still at once, one for each of
-// spawn's slots at most.
-const heldThreads = 24
+// heldThreads is for workers that stand still: six rows with as many as each may
+// have. There may be more, see maxRetired, on a machine that has threads left.
+const heldThreads = 6 * heldPerRow
 
 // makeThreads has so many threads exist. They sleep until they are needed, and
 // Go never ends them.
