@@ -29,7 +29,7 @@ const (
 
 	// heldPerRow is how many children of one row may be held before their
 	// program: from there on it does not accept until one of them is through.
-	heldPerRow = 8
+	heldPerRow = 4
 	// maxRetired bounds the threads that stand still, of all rows.
 	maxRetired = 64
 )
