@@ -150,7 +150,6 @@ func (s *Supervisor) Run() error {
 	}
 	makeThreads(2*len(s.loops) + heldThreads + otherThreads)
 
-	makeThreads(2*len(s.loops) + heldThreads + otherThreads)
 	var strangers chan os.Signal
 	if os.Getpid() == 1 {
 		strangers = make(chan os.Signal, 1)
