@@ -220,10 +220,8 @@ func (w *worker) start(u *unit, p *spawn.Program, fd int, env []byte) (int, erro
 	w.s.watcher.attend()
 	pid, err := w.spawner.Start(p, fd, env)
 	w.since.Store(0)
-	if !w.state.CompareAndSwap(starting, serving) {
-		// The watcher was faster: the loop has another worker by now. This one
-		// finishes the connection in hand and ends.
-		u.held.Add(-1)
-	}
+	// When the watcher was faster, the loop has another worker by now; this one
+	// finishes the connection in hand and ends.
+	w.state.CompareAndSwap(starting, serving)
 	return pid, err
 }

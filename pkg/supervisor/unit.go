@@ -37,7 +37,7 @@ type unit struct {
 
 	ended atomic.Int64 // a reload has ended the instances that began before, on the supervisor's clock
 	stuck backoff      // after children that did not reach their program
-	held  atomic.Int32 // children before their program whose worker has lost its loop
+	held  atomic.Int32 // children that are held before their program, as the watcher last saw
 	crowd pendingCrowd // multiplexers: guarded by pendingTable.mu
 }
 

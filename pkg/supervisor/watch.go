@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// takeOver is when another worker gets the loop of one that stands still.
+	// takeOver is when another worker gets the loop of one that stands still,
+	// unless its child only waits for a processor: so would another worker.
 	takeOver = 20 * time.Millisecond
 	// reachProgram is the time a child has to reach its program. One that is
 	// stopped then is killed: nothing else than a signal of its user stops it.
@@ -39,6 +40,8 @@ type watcher struct {
 	workers []*worker
 	retired int     // workers that have lost their loop and still stand still
 	orphans []*loop // loops without a worker: no spawner was free
+
+	held map[*unit]int32 // at the last look; the watcher's own
 
 	asleep atomic.Bool
 	bell   chan struct{}
@@ -111,6 +114,7 @@ func (s *Supervisor) look() bool {
 	workers := slices.Clone(s.watcher.workers)
 	s.watcher.mu.Unlock()
 	busy := s.adopt()
+	held := map[*unit]int32{}
 	for _, w := range workers {
 		since, u := w.since.Load(), w.unit.Load()
 		if since == 0 || w.since.Load() != since {
@@ -118,52 +122,63 @@ func (s *Supervisor) look() bool {
 		}
 		busy = true
 		age := s.now() - time.Duration(since)
-		if age >= takeOver && s.retire(w, u) {
-			if state := beforeProgram(w.spawner.PID()); state != 0 && state != 'R' {
-				s.log.held(u, age)
-			}
+		if age < takeOver {
+			continue
 		}
-		if u.held.Load() >= heldPerRow {
-			s.pauseFor(u, pauseBackoff, takeOver)
+		var state byte
+		pid := w.spawner.PID()
+		if pid != 0 {
+			state = beforeProgram(pid)
 		}
-		if age >= reachProgram {
-			s.overdueStart(w, u, since, age)
+		if w.since.Load() != since || pid != 0 && (state == 0 || state == 'R') {
+			continue // it was late, or the machine is busy: nobody holds the child
+		}
+		held[u]++
+		if s.retire(w) {
+			s.log.held(u, age)
+		}
+		stopped := state == 'T' || state == 't'
+		if age >= reachDisk || stopped && age >= reachProgram {
+			s.giveUp(w, u, since)
 		}
 	}
+	s.setHeld(held)
 	return busy
 }
 
-// overdueStart deals with a child that should have reached its program.
-func (s *Supervisor) overdueStart(w *worker, u *unit, since int64, age time.Duration) {
-	pid := w.spawner.PID()
-	if w.since.Load() != since {
-		return
-	}
-	var state byte
-	if pid != 0 {
-		if state = beforeProgram(pid); state == 0 || state == 'R' {
-			return // the machine is busy; nobody holds the child
+// setHeld says how many children of each row are held. A row with too many
+// does not accept.
+func (s *Supervisor) setHeld(held map[*unit]int32) {
+	for u := range s.watcher.held {
+		if held[u] == 0 {
+			u.held.Store(0)
 		}
 	}
-	stopped := state == 'T' || state == 't'
-	if !stopped && age < reachDisk {
-		return
+	for u, n := range held {
+		u.held.Store(n)
+		if n >= heldPerRow {
+			s.pauseFor(u, pauseBackoff, takeOver)
+		}
 	}
-	// While it hangs its row starts no others: each would cost a thread.
+	s.watcher.held = held
+}
+
+// giveUp ends a child that has not reached its program in time, and has its row
+// start no others for a while: each would cost a thread.
+func (s *Supervisor) giveUp(w *worker, u *unit, since int64) {
 	if now := s.now(); !u.stuck.active(now) {
 		d := u.stuck.failed(now, stuckMin, stuckMax)
 		s.pauseFor(u, pauseBackoff, d)
 		s.log.backOff(u, d)
 	}
-	// The portable way does not tell who the child is.
-	if pid != 0 && !w.killed.Load() {
+	if !w.killed.Load() {
 		s.reaper.killStarting(w, since)
 	}
 }
 
 // retire takes the loop of a worker that stands still away from it. Its child
 // holds nothing of the daemon's but the thread.
-func (s *Supervisor) retire(w *worker, u *unit) bool {
+func (s *Supervisor) retire(w *worker) bool {
 	s.watcher.mu.Lock()
 	if s.watcher.retired >= maxRetired || !w.state.CompareAndSwap(starting, retired) {
 		s.watcher.mu.Unlock()
@@ -172,7 +187,6 @@ func (s *Supervisor) retire(w *worker, u *unit) bool {
 	s.watcher.retired++
 	s.watcher.orphans = append(s.watcher.orphans, w.loop)
 	s.watcher.mu.Unlock()
-	u.held.Add(1)
 	w.spawner.Release()
 	s.adopt()
 	return true
