@@ -92,26 +92,26 @@ func (w *worker) startFailed(u *unit, r *row, c connection, err error) {
 	if !errors.As(err, &e) {
 		e = &spawn.Error{Step: "start"}
 	}
-	switch {
-	case e.Replied:
-		// The peer has read "+Go", or may have: only a reset tells it that
-		// this was not the service.
-		w.s.log.startFailed(u, c.peer, err, c.local(), slog.String("program", r.Exec.Path))
-		abortFd(c.fd)
-	case e.Step == "reply" && e.Errno != 0:
-		w.s.log.refused(u, c.peer, refusedGone, c.local())
-		closeFd(c.fd)
-	case e.Step == "clone" && (e.Errno == syscall.EAGAIN || e.Errno == syscall.ENOMEM):
+	if (e.Step == "clone" || e.Step == "start") && (e.Errno == syscall.EAGAIN || e.Errno == syscall.ENOMEM) {
+		// No processes, or no memory: nobody gets a child for a while.
 		d := w.s.forking.failed(w.s.now(), backoffMin, backoffMax)
-		w.s.log.startFailed(u, c.peer, err, c.local(), slog.String("program", r.Exec.Path))
 		if c.mux == nil {
 			w.s.pauseFor(u, pauseBackoff, d)
 		}
-		w.dismiss(c, tcpmux.NotAvailable)
-	default:
-		w.s.log.startFailed(u, c.peer, err, c.local(), slog.String("program", r.Exec.Path))
-		w.dismiss(c, tcpmux.NotAvailable)
 	}
+	if e.Step == "reply" && e.Errno != 0 {
+		w.s.log.refused(u, c.peer, refusedGone, c.local())
+		closeFd(c.fd)
+		return
+	}
+	w.s.log.startFailed(u, c.peer, err, c.local(), slog.String("program", r.Exec.Path))
+	if e.Replied {
+		// The peer has read "+Go", or may have: only a reset tells it that
+		// this was not the service.
+		abortFd(c.fd)
+		return
+	}
+	w.dismiss(c, tcpmux.NotAvailable)
 }
 
 // environ is what a child is told of its connection: the names of UCSPI, of
