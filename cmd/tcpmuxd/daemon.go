@@ -97,7 +97,11 @@ func (d *daemon) reload(what int) {
 		return
 	}
 	d.loading = true
-	go d.supervisor.Spare(func() { d.loaded <- d.load(file) })
+	go func() {
+		var l loaded
+		d.supervisor.Spare(func() { l = d.load(file) })
+		d.loaded <- l
+	}()
 }
 
 // apply makes what was loaded the running table, or says why that stays as it is.

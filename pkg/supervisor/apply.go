@@ -59,27 +59,28 @@ type waiting struct {
 
 // Apply makes t the running table. On an error nothing has changed; it then is
 // a *multierror.Error of everything that stood in the way, each with its row.
-func (s *Supervisor) Apply(t *service.Table) error {
+func (s *Supervisor) Apply(t *service.Table) (err error) {
 	s.applyMu.Lock()
 	defer s.applyMu.Unlock()
 	if s.stopping.Load() {
 		return ErrStopping
 	}
-	s.reserve.release()
-	defer s.reserve.fill()
 	c := &change{
 		s: s, table: t,
 		had: map[socketKey]*socket{}, want: map[socketKey]bool{},
 		rows: map[string]*row{}, units: map[string]*unit{}, sockets: map[string][]*socket{}, down: map[string][]waiting{},
 	}
-	if err := c.prepare(); err != nil {
-		for _, f := range slices.Backward(c.undo) {
-			f()
+	s.Spare(func() {
+		if err = c.prepare(); err != nil {
+			for _, f := range slices.Backward(c.undo) {
+				f()
+			}
 		}
-		return err
+	})
+	if err == nil {
+		c.commit()
 	}
-	c.commit()
-	return nil
+	return err
 }
 
 // prepare does all that can fail, and says in undo how to take it back.

@@ -141,7 +141,7 @@ func (w *worker) accept(l *socket) {
 		if w.s.stopping.Load() {
 			return
 		}
-		if w.s.sparing.Load() {
+		if until := w.s.sparing.Load(); until != 0 && int64(w.s.now()) < until {
 			w.s.pauseFor(u, pauseShortage, shortagePause)
 			return
 		}

@@ -173,7 +173,9 @@ func TestPendingMakeRoomForDescriptors(t *testing.T) {
 	release := exhaust(t, 10)
 	// A loop that looks for peers takes a descriptor for a moment, so the exact
 	// number that fits is not known.
-	oldest, n := peers[0], 0
+	oldest, n := peers[0], 1
+	connectTo(t, oldest, port, "ca")
+	s.waiting(1) // before another loop takes the next
 	within(t, "the first has to make room", func() bool {
 		if n < 20 {
 			connectTo(t, peers[n], port, "ca")

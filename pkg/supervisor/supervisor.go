@@ -59,7 +59,7 @@ type Supervisor struct {
 	watcher watcher
 	forking backoff      // after clone failed for want of memory or processes
 	short   atomic.Int64 // when the last accept failed for want of descriptors
-	sparing atomic.Bool  // Spare needs them: no accept
+	sparing atomic.Int64 // until when Spare needs them: no accept
 	queued  atomic.Int32 // rows whose peers wait in the kernel's queue for an instance to end
 	reserve reserve      // descriptors that are kept back
 
@@ -122,11 +122,12 @@ func loops() int {
 
 // Spare runs f, which opens files and may start a program, with the descriptors
 // that are kept back for it. If there was a lack of them just now, nothing is
-// accepted meanwhile.
+// accepted meanwhile, for shortTime at most.
 func (s *Supervisor) Spare(f func()) {
-	if at := s.short.Load(); at != 0 && s.now()-time.Duration(at) < shortTime {
-		s.sparing.Store(true)
-		defer s.sparing.Store(false)
+	now := s.now()
+	if at := s.short.Load(); at != 0 && now-time.Duration(at) < shortTime {
+		s.sparing.Store(int64(now + shortTime))
+		defer s.sparing.Store(0)
 	}
 	s.reserve.release()
 	defer s.reserve.fill()

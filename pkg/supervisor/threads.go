@@ -14,8 +14,8 @@ import (
 // signals, the log, the accounts and the addresses, and some that run Go.
 const otherThreads = 12
 
-// heldThreads is for workers that stand still: six rows with as many as each may
-// have. There may be more, see maxRetired, on a machine that has threads left.
+// heldThreads are for workers that stand still: six rows with as many as each may
+// have.
 const heldThreads = 6 * heldPerRow
 
 // makeThreads has so many threads exist. They sleep until they are needed, and

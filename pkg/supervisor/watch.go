@@ -12,12 +12,16 @@ import (
 )
 
 const (
-	// takeOver is when another worker gets the loop of one that stands still,
-	// unless its child only waits for a processor: so would another worker.
+	// takeOver is when another worker gets the loop of one that stands still.
 	takeOver = 20 * time.Millisecond
 	// reachProgram is the time a child has to reach its program. One that is
 	// stopped then is killed: nothing else than a signal of its user stops it.
 	reachProgram = 200 * time.Millisecond
+	// getProcessor is the time for a child that could run, but does not: on a
+	// busy machine another worker would wait as well. It is not excused for
+	// longer, because its user may have given it an idle class, and bound it to
+	// a processor that he keeps busy.
+	getProcessor = time.Second
 	// reachDisk is the time for one that waits for something else, such as a
 	// disk that spins up or a file server.
 	reachDisk  = 5 * time.Second
@@ -32,7 +36,7 @@ const (
 	// program: from there on it does not accept until one of them is through.
 	heldPerRow = 4
 	// maxRetired bounds the threads that stand still, of all rows.
-	maxRetired = 64
+	maxRetired = heldThreads
 )
 
 type watcher struct {
@@ -130,10 +134,13 @@ func (s *Supervisor) look() bool {
 		if pid != 0 {
 			state = beforeProgram(pid)
 		}
-		if w.since.Load() != since || pid != 0 && (state == 0 || state == 'R') {
+		runnable := state == 'R'
+		if w.since.Load() != since || pid != 0 && state == 0 || runnable && age < reachProgram {
 			continue // it was late, or the machine is busy: nobody holds the child
 		}
-		held[u]++
+		if !runnable || age >= getProcessor {
+			held[u]++
+		}
 		if s.retire(w) {
 			s.log.held(u, age)
 		}
