@@ -36,7 +36,10 @@ func keepCapabilities() error {
 
 // allThreads makes a system call on every thread. In a program with cgo, as
 // tests with the race detector are, Go cannot; then this thread has to do, from
-// which those that come later are made.
+// which those that come later are made. What the numbers point to is kept where
+// it is.
+//
+//go:uintptrescapes
 func allThreads(nr, a, b, c uintptr) error {
 	_, _, errno := syscall.AllThreadsSyscall(nr, a, b, c)
 	if errno == syscall.ENOTSUP {

@@ -116,7 +116,8 @@ func (s *spawner) close() {
 func (s *spawner) release() bool {
 	s.slotMu.Lock()
 	defer s.slotMu.Unlock()
-	if s.slot == noSlot || atomic.LoadUintptr(&s.result.step) <= headClose {
+	// Without a child the step is that of the last one.
+	if s.slot == noSlot || s.child() == 0 || atomic.LoadUintptr(&s.result.step) <= headClose {
 		return false
 	}
 	dup3(slots.null, s.slot)
