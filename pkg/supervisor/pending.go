@@ -23,8 +23,10 @@ const (
 	// lingerTime and lingerBytes bound what is waited for and read after a
 	// reply: closing while bytes of the peer are unread or under way would have
 	// the kernel send a reset, which destroys the reply. lingerTime is also how
-	// long a peer may read nothing of a reply that is larger than its window.
+	// long a peer may read nothing of a reply that is larger than its window,
+	// and lingerMost how long it may take over all of it.
 	lingerTime  = 2 * time.Second
+	lingerMost  = 30 * time.Second
 	lingerBytes = 64 << 10
 )
 
@@ -45,7 +47,8 @@ type pending struct {
 	loop       *loop
 	mux        *unit
 	listener   *socket
-	since      time.Duration
+	born       time.Duration
+	since      time.Duration // when its time began: born, or later for a reply that is being read
 	peer       netip.AddrPort
 	data       []byte // pendingLine: head of the line, see readLine; pendingLinger: unsent rest
 }
@@ -98,7 +101,7 @@ func (t *pendingTable) insert(l *loop, c connection, state pendingState, now tim
 	p := &t.slots[i]
 	*p = pending{
 		fd: int32(c.fd), gen: t.gen, state: state, loop: l, mux: u,
-		listener: c.listener, since: now, peer: c.peer, data: data,
+		listener: c.listener, born: now, since: now, peer: c.peer, data: data,
 	}
 	u.crowd.crowd.Add(i, c.peer.Addr())
 	t.push(i)
@@ -325,10 +328,10 @@ func (w *worker) peerEvent(ev event) {
 		unsent := len(p.data)
 		var done bool
 		if p.data, done = finish(int(p.fd), p.data, &p.drained); !done {
-			if len(p.data) < unsent {
+			if now := w.s.now(); len(p.data) < unsent && now-p.born < lingerMost-lingerTime {
 				// It reads, however slowly: its time begins anew.
 				t.unlink(i)
-				p.since = w.s.now()
+				p.since = now
 				t.push(i)
 			}
 			t.mu.Unlock()

@@ -9,6 +9,9 @@
 //	start.go      look up, admit, hand the socket to a child
 //	reap.go       the end: one place that waits for children
 //
+// Beside it stand pending.go, where a negotiation waits, and watch.go, which
+// looks after children that do not reach their program.
+//
 // The table itself comes from outside, checked; apply.go makes a new one the
 // running one. Nothing here reads a configuration, a user or a file. A running
 // child costs one record, a pending negotiation a descriptor and a record:
@@ -233,9 +236,9 @@ func (s *Supervisor) close() error {
 }
 
 // Stop ends the service: no new connection is accepted, pending negotiations
-// are refused, running instances get the grace of the table. A signal on hurry
-// other than SIGHUP cuts the grace short. Then what outlives it is treated as its row says, and
-// Run returns. Stop blocks until all that is done.
+// are refused, running instances get the grace of the table, which a signal on
+// hurry other than SIGHUP cuts short. Then what outlives it is treated as its
+// row says, and Run returns. Stop blocks until all that is done.
 func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 	s.applyMu.Lock()
 	defer s.applyMu.Unlock()
