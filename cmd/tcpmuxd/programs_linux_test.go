@@ -192,11 +192,11 @@ func TestGitClone(t *testing.T) {
 	}
 	data := someBytes(megabyte)
 	writeFile(t, dir+"/data", 0o644, string(data))
-	must(t, command("init", "-q", dir+"/work"))
-	must(t, exec.Command("cp", dir+"/data", dir+"/work/data"))
-	must(t, command("-C", dir+"/work", "add", "data"))
-	must(t, command("-C", dir+"/work", "commit", "-q", "-m", "data"))
-	must(t, command("clone", "-q", "--bare", dir+"/work", dir+"/repo.git"))
+	must(t, command("init", "-q", dir+"/tree"))
+	must(t, exec.Command("cp", dir+"/data", dir+"/tree/data"))
+	must(t, command("-C", dir+"/tree", "add", "data"))
+	must(t, command("-C", dir+"/tree", "commit", "-q", "-m", "data"))
+	must(t, command("clone", "-q", "--bare", dir+"/tree", dir+"/repo.git"))
 
 	mux, direct := local(t), local(t)
 	serve(t, both(mux, direct, "git", fmt.Sprintf(`exec = [%q, "daemon", "--inetd", "--export-all", "--base-path=%s"]
