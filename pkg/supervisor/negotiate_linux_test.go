@@ -375,19 +375,49 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+// hugeTable is a multiplexer whose list is larger than any socket buffer.
+func hugeTable(port int) (rows []*service.Service, list *bytes.Buffer) {
+	rows = []*service.Service{with(mux(port), func(sv *service.Service) { sv.Socket.Sndbuf = 32 << 10 })}
+	list = new(bytes.Buffer)
+	for i := range 5000 {
+		name := fmt.Sprintf("%05d-%s", i, strings.Repeat("x", 244))
+		rows = append(rows, plus(name, cat()))
+		list.WriteString(name + "\r\n")
+	}
+	return rows, list
+}
+
+// TestHelpIsNotReadForEver: a peer that reads on, but only just, loses its place
+// when its time is over.
+func TestHelpIsNotReadForEver(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	rows, _ := hugeTable(port)
+	s := serve(t, rows...)
+	c := dial(t, port)
+	c.SetReadBuffer(64 << 10)
+	c.send("help\r\n")
+	s.waiting(1)
+	s.pending.mu.Lock()
+	s.pending.slots[1].born -= lingerMost
+	s.pending.mu.Unlock()
+	var err error
+	b := make([]byte, 250)
+	if !poll(bound, func() bool { _, err = c.Read(b); return err != nil }) {
+		t.Fatal("it keeps its place")
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the list ends with %v, want a reset", err)
+	}
+	s.waiting(0)
+}
+
 // TestHugeHelp: a list larger than any socket buffer, to a peer that reads
 // slowly and to one that does not read at all. Nobody else waits for them.
 func TestHugeHelp(t *testing.T) {
 	testkit.Check(t)
 	port := testkit.FreePort(t)
-	const names = 5000
-	rows := []*service.Service{with(mux(port), func(sv *service.Service) { sv.Socket.Sndbuf = 32 << 10 })}
-	var want bytes.Buffer
-	for i := range names {
-		name := fmt.Sprintf("%05d-%s", i, strings.Repeat("x", 244))
-		rows = append(rows, plus(name, cat()))
-		want.WriteString(name + "\r\n")
-	}
+	rows, want := hugeTable(port)
 	s := serve(t, append(rows, plus("cat", cat()))...)
 	want.WriteString("cat\r\n")
 
