@@ -3,12 +3,10 @@ package limit
 // This file is the Crowd: who holds the places of a multiplexer's pending
 // negotiations. It ends none of them: it only says whose turn it is.
 
-import "net/netip"
-
 // A Crowd knows which peers hold the places in a table of pending connections,
 // and names the one that is to make room. Places are known by the caller's
 // number for them, a small one, because the Crowd's memory goes with the
-// highest. It is not safe for concurrent use.
+// highest. The zero Crowd is empty. It is not safe for concurrent use.
 //
 // Places are counted by source, by the wider network around it (24 bits of v4,
 // 56 of v6) and by the widest (48 bits of v6), because whoever has one v6
@@ -18,7 +16,6 @@ import "net/netip"
 // A place costs 36 bytes, and each source and network that holds one costs 52:
 // at most 192 bytes for a place whose source and networks hold no other.
 type Crowd struct {
-	v4, v6 int
 	n      int
 	places []place // by number
 	levels [3]level
@@ -62,29 +59,17 @@ type group struct {
 // A queue is the two ends of a linked list, 1 + number; 0: empty.
 type queue struct{ first, last int32 }
 
-// NewCrowd returns an empty Crowd with sources as l has them.
-func NewCrowd(l Limits) *Crowd {
-	c := new(Crowd)
-	c.SetLimits(l)
-	return c
-}
-
-// SetLimits changes what a source is. Places that are held stay with the
-// sources of old.
-func (c *Crowd) SetLimits(l Limits) { c.v4, c.v6 = l.PrefixV4, l.PrefixV6 }
-
 // Len is how many places are held.
 func (c *Crowd) Len() int { return c.n }
 
-// Add enters the place h, held by the peer at a from now on. If h is held
-// already, it changes hands. h must not be negative.
-func (c *Crowd) Add(h int32, a netip.Addr) {
+// Add enters the place h, held by src from now on. If h is held already, it
+// changes hands. h must not be negative.
+func (c *Crowd) Add(h int32, src Source) {
 	c.Remove(h)
 	for int(h) >= len(c.places) {
 		c.places = append(c.places, place{})
 	}
 	c.n++
-	src := sourceOf(a, c.v4, c.v6)
 	for i := range levels {
 		if i == 2 && src.kind != kindV6 {
 			break
@@ -108,20 +93,19 @@ func (c *Crowd) holds(h int32) bool {
 	return h >= 0 && int(h) < len(c.places) && c.places[h][0].group != 0
 }
 
-// CountSource is how many places the source of the peer at a holds.
-func (c *Crowd) CountSource(a netip.Addr) int {
+// CountSource is how many places src holds.
+func (c *Crowd) CountSource(src Source) int {
 	groups := &c.levels[0].groups
-	if g := groups.find(sourceOf(a, c.v4, c.v6)); g != noSlot {
+	if g := groups.find(src); g != noSlot {
 		return int(groups.at(g).count)
 	}
 	return 0
 }
 
-// VictimOf names the oldest place of the source of the peer at a. ok is false
-// if it holds none.
-func (c *Crowd) VictimOf(a netip.Addr) (h int32, ok bool) {
+// VictimOf names the oldest place of src. ok is false if it holds none.
+func (c *Crowd) VictimOf(src Source) (h int32, ok bool) {
 	groups := &c.levels[0].groups
-	if g := groups.find(sourceOf(a, c.v4, c.v6)); g != noSlot {
+	if g := groups.find(src); g != noSlot {
 		return groups.at(g).places.first - 1, true
 	}
 	return 0, false

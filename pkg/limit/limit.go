@@ -2,7 +2,7 @@
 //
 // A Book belongs to one service and holds its limits: instances at a time and
 // starts per time, for the service as a whole and for each source, which is a
-// peer's address cut to a prefix. A Crowd belongs to one multiplexer and knows
+// peer's address cut to a prefix, or on a unix socket its user. A Crowd belongs to one multiplexer and knows
 // who holds its pending negotiations, so that in a full house the one who
 // holds most makes room.
 //
@@ -19,6 +19,7 @@
 package limit
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"time"
@@ -122,7 +123,24 @@ const (
 	kindNone kind = iota // no valid address: all such peers are one source
 	kindV4
 	kindV6
+	kindUser    // addr begins with the uid
+	kindMachine // addr begins with the context id
 )
+
+// User returns the source of a peer on a unix socket: its user.
+func User(uid uint32) Source { return numbered(kindUser, uid) }
+
+// Machine returns the source of a vsock peer: the virtual machine it is in, by
+// its context id, vsock(7).
+func Machine(cid uint32) Source { return numbered(kindMachine, cid) }
+
+func numbered(k kind, n uint32) Source {
+	s := Source{kind: k}
+	binary.BigEndian.PutUint32(s.addr[:], n)
+	return s
+}
+
+func (s Source) number() uint32 { return binary.BigEndian.Uint32(s.addr[:]) }
 
 // Source returns the source of the peer at a: the prefix of the length that l
 // sets. A v4-mapped address counts as v4, and a zone is of no account.
@@ -155,7 +173,7 @@ func (s Source) widen(v4, v6 int) Source {
 	if s.kind == kindV4 {
 		bits = v4
 	}
-	if s.kind == kindNone || int(s.bits) <= bits {
+	if s.kind != kindV4 && s.kind != kindV6 || int(s.bits) <= bits {
 		return s
 	}
 	s.bits = uint8(bits)
@@ -181,10 +199,14 @@ func (s Source) Prefix() netip.Prefix {
 }
 
 // String is the source for the log: an address if it is a single one, else a
-// prefix, or "unknown".
+// prefix, a user as "uid:1000", a virtual machine as "vsock:3", or "unknown".
 func (s Source) String() string {
 	p := s.Prefix()
 	switch {
+	case s.kind == kindUser:
+		return fmt.Sprintf("uid:%d", s.number())
+	case s.kind == kindMachine:
+		return fmt.Sprintf("vsock:%d", s.number())
 	case !p.IsValid():
 		return "unknown"
 	case p.IsSingleIP():

@@ -11,6 +11,7 @@ package service
 import (
 	"net/netip"
 	"reflect"
+	"strconv"
 	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
@@ -51,7 +52,7 @@ const (
 	LogError
 )
 
-// A Service is one row. It runs exactly one of Exec and Builtin.
+// A Service is one row. It runs exactly one of Exec, Builtin and Forward.
 type Service struct {
 	ID   string // the row's key, for example "ftp" or "tcpmux/+date"
 	Name string // the service's name; for a mux row the name that is asked for, in lower case
@@ -64,13 +65,26 @@ type Service struct {
 	Listen []Endpoint // where the row listens; never empty unless Mux
 	Socket Socket     // options of those listeners
 
+	// Wait hands the listening socket itself to the server, which accepts or
+	// receives on it; Limits.Instances is how many servers share each socket.
+	// Without it each connection, or each peer of a datagram socket, has an
+	// instance of its own. Exec rows only.
+	Wait bool
+
 	Builtin Builtin       // BuiltinNone for an exec row
 	Help    Help          // BuiltinTCPMUX only
 	Timeout time.Duration // BuiltinTCPMUX only: for the whole negotiation
 
-	Exec *Exec // nil for a builtin row
+	Exec    *Exec    // nil for a row that runs in the daemon
+	Forward *Forward // nil unless the row relays
 
-	Access   *access.Rules // nil: everybody
+	// Idle ends an instance whose peer has sent nothing for so long: relays,
+	// stream built-ins and sessions of datagram rows. Lifetime ends a relay or
+	// a stream built-in however busy it is. 0: never.
+	Idle, Lifetime time.Duration
+
+	Access   *access.Rules // of peers with an IP address; nil: everybody
+	Users    *access.Users // of peers on unix sockets; nil: everybody
 	Limits   limit.Limits
 	Overflow Overflow
 
@@ -106,9 +120,46 @@ type Builtin uint8
 
 // The built-in services.
 const (
-	BuiltinNone   Builtin = iota
-	BuiltinTCPMUX         // the multiplexer of RFC 1078
+	BuiltinNone    Builtin = iota
+	BuiltinTCPMUX          // the multiplexer of RFC 1078
+	BuiltinEcho            // RFC 862
+	BuiltinDiscard         // RFC 863
+	BuiltinChargen         // RFC 864
+	BuiltinDaytime         // RFC 867
+	BuiltinTime            // RFC 868
 )
+
+var builtinWords = [...]string{"none", "tcpmux", "echo", "discard", "chargen", "daytime", "time"}
+
+// String is the word of the configuration.
+func (b Builtin) String() string { return builtinWords[b] }
+
+// Forward is where a relay goes to.
+type Forward struct {
+	Targets []Target      // tried in this order; never empty
+	Timeout time.Duration // for the connection to each of them
+	// Transparent has the target see the peer's own address (IP_TRANSPARENT).
+	Transparent bool
+}
+
+// A Target is one address to relay to: exactly one of Addr, Host and Path.
+type Target struct {
+	Addr netip.AddrPort // an IP address and a port
+	Host string         // a name, looked up again from time to time
+	Port uint16         // with Host
+	Path string         // a unix stream socket; "@name" is abstract
+}
+
+// String is the target as the configuration writes it.
+func (t Target) String() string {
+	switch {
+	case t.Path != "":
+		return t.Path
+	case t.Host != "":
+		return t.Host + ":" + strconv.Itoa(int(t.Port))
+	}
+	return t.Addr.String()
+}
 
 // Help is what the HELP request lists.
 type Help uint8
@@ -150,30 +201,6 @@ const (
 	StopKill                // SIGKILL
 )
 
-// An Endpoint is one address to listen on.
-type Endpoint struct {
-	Network Network
-	Addr    netip.AddrPort // never v4-mapped; the zone is an interface's name
-}
-
-// Network is the kind of a listening socket.
-type Network uint8
-
-// The kinds of listening sockets. A row with protocol "tcp" has an Endpoint of
-// each family: a child of a v4 peer then has a v4 socket, which is what
-// programs older than IPv6 expect.
-const (
-	TCP4 Network = iota
-	TCP6         // IPV6_V6ONLY is always set
-)
-
-func (n Network) String() string {
-	if n == TCP6 {
-		return "tcp6"
-	}
-	return "tcp4"
-}
-
 // Socket holds the options of a listener. The kernel hands them on to the
 // accepted socket, so that they cost a connection nothing. The zero value is
 // the kernel's own default everywhere, which is what inetd's children have
@@ -190,6 +217,17 @@ type Socket struct {
 	Sndbuf       int           // SO_SNDBUF
 	Mark         uint32        // SO_MARK; 0: none
 	TOS          int           // IP_TOS or IPV6_TCLASS; -1: not set
+	TTL          int           // IP_TTL or IPV6_UNICAST_HOPS, 1 to 255; 0: not set
+	Priority     int           // SO_PRIORITY; 0: none
+	Congestion   string        // TCP_CONGESTION; empty: the kernel's
+	Broadcast    bool          // SO_BROADCAST, datagrams
+	Transparent  bool          // IP_TRANSPARENT
+	PassCred     bool          // SO_PASSCRED, unix sockets
+
+	// Of unix sockets in the file system.
+	Mode          uint32 // of the socket's file
+	UID, GID      int    // its owner and group; -1: the daemon's own
+	DirectoryMode uint32 // of directories that are made for it
 }
 
 // Keepalive is SO_KEEPALIVE with its three clocks; a zero clock is the kernel's
@@ -211,9 +249,44 @@ type Exec struct {
 	Cred *Cred
 	// Env is the whole static environment, "NAME=value", sorted; the peer's
 	// variables come on top of it for each connection.
-	Env   []string
-	Dir   string // absolute; "/" unless the row says otherwise
-	Umask uint32 // 022 unless the row says otherwise
+	Env    []string
+	Dir    string // absolute, seen from Chroot; "/" unless the row says otherwise
+	Umask  uint32 // 022 unless the row says otherwise
+	Chroot string // absolute; empty: none. Path is seen from there.
+
+	// What descriptors 1 and 2 are; 0 is always the socket.
+	Stdout, Stderr Stdio
+
+	Rlimits     []Rlimit // sorted by Resource, no resource twice
+	Nice        *int     // -20 to 19; nil: the daemon's
+	IOPrio      *IOPrio  // nil: the daemon's
+	OOMScoreAdj *int     // -1000 to 1000; nil: the daemon's
+	CPUs        []int    // the processors it may run on, sorted; empty: the daemon's
+}
+
+// Stdio is what a descriptor of a child is.
+type Stdio uint8
+
+// The choices for Stdio.
+const (
+	StdioSocket Stdio = iota // the connection, or the socket of a wait row
+	StdioLog                 // lines go to the daemon's log
+	StdioNull                // /dev/null
+)
+
+// An Rlimit is one limit of setrlimit(2). RlimInfinity is "unlimited".
+type Rlimit struct {
+	Resource   int // RLIMIT_* of linux/resource.h
+	Soft, Hard uint64
+}
+
+// RlimInfinity is RLIM_INFINITY.
+const RlimInfinity = ^uint64(0)
+
+// IOPrio is a priority of ioprio_set(2).
+type IOPrio struct {
+	Class uint8 // 1 realtime, 2 best-effort, 3 idle
+	Level uint8 // 0 to 7, 0 is the highest; always 0 for idle
 }
 
 // Cred is who a child is.
