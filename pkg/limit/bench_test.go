@@ -96,23 +96,23 @@ func BenchmarkCrowd(b *testing.B) {
 		for _, kind := range []string{"one source", "all different"} {
 			b.Run(fmt.Sprintf("full=%d/%s", n, kind), func(b *testing.B) {
 				rng := rand.New(rand.NewPCG(1, 2))
-				addrs := make([]netip.Addr, 1<<16)
-				for i := range addrs {
-					addrs[i] = netip.AddrFrom16(randomSource(rng).addr)
+				sources := make([]Source, 1<<16)
+				for i := range sources {
+					sources[i] = randomSource(rng)
 					if kind == "one source" {
-						addrs[i] = addrs[0]
+						sources[i] = sources[0]
 					}
 				}
-				c := NewCrowd(Limits{})
+				var c Crowd
 				for h := range n {
-					c.Add(h, addrs[h])
+					c.Add(h, sources[h])
 				}
 				i := 0
 				b.ReportAllocs()
 				for b.Loop() {
 					h, _ := c.Victim()
 					c.Remove(h)
-					c.Add(h, addrs[i%len(addrs)])
+					c.Add(h, sources[i%len(sources)])
 					i++
 				}
 			})

@@ -10,7 +10,6 @@ import (
 
 // slowCrowd is a Crowd that looks at everything to answer anything.
 type slowCrowd struct {
-	limits Limits
 	places []slowPlace // oldest first
 	tick   int
 	since  [3]map[Source]int // when a group came to hold what it holds
@@ -21,16 +20,15 @@ type slowPlace struct {
 	groups []Source // by level
 }
 
-func newSlowCrowd(l Limits) *slowCrowd {
-	s := &slowCrowd{limits: l}
+func newSlowCrowd() *slowCrowd {
+	s := &slowCrowd{}
 	for i := range s.since {
 		s.since[i] = make(map[Source]int)
 	}
 	return s
 }
 
-func (s *slowCrowd) groupsOf(a netip.Addr) []Source {
-	src := s.limits.Source(a)
+func groupsOf(src Source) []Source {
 	groups := []Source{src, src}
 	p := src.Prefix()
 	narrow := func(bits int) Source {
@@ -57,9 +55,9 @@ func (s *slowCrowd) touch(groups []Source) {
 	}
 }
 
-func (s *slowCrowd) add(h int32, a netip.Addr) {
+func (s *slowCrowd) add(h int32, src Source) {
 	s.remove(h)
-	p := slowPlace{h, s.groupsOf(a)}
+	p := slowPlace{h, groupsOf(src)}
 	s.places = append(s.places, p)
 	s.touch(p.groups)
 }
@@ -105,7 +103,18 @@ func (s *slowCrowd) victim() (int32, bool) {
 	return s.of(level, best)[0], true
 }
 
-// crowdAddr is one of few addresses in few networks.
+// crowdSource is one of few users and machines, or what l makes of one of few
+// addresses in few networks.
+func crowdSource(l Limits, n int) Source {
+	switch n {
+	case 250, 251:
+		return User(uint32(n))
+	case 252, 253:
+		return Machine(uint32(n))
+	}
+	return l.Source(crowdAddr(n))
+}
+
 func crowdAddr(n int) netip.Addr {
 	switch n % 8 {
 	case 0, 1, 2:
@@ -124,11 +133,11 @@ func playCrowd(t *testing.T, data []byte) {
 	if len(data) > 0 && data[0]%4 == 0 {
 		l = Limits{PrefixV4: 24, PrefixV6: 48}
 	}
-	c, s := NewCrowd(l), newSlowCrowd(l)
+	c, s := new(Crowd), newSlowCrowd()
 	for len(data) >= 3 {
 		op, h, n := data[0], int32(data[1]%64), int(data[2])
 		data = data[3:]
-		a := crowdAddr(n)
+		a := crowdSource(l, n)
 		switch op % 8 {
 		case 0, 1, 2, 3:
 			c.Add(h, a)
@@ -144,12 +153,10 @@ func playCrowd(t *testing.T, data []byte) {
 		case 7:
 			if op>>3 == 0 {
 				l = Limits{PrefixV4: n % 33, PrefixV6: n % 129}
-				c.SetLimits(l)
-				s.limits = l
 			}
 		}
 
-		mine := s.of(0, s.limits.Source(a))
+		mine := s.of(0, a)
 		if got := c.CountSource(a); got != len(mine) {
 			t.Fatalf("CountSource(%v) = %d, want %d", a, got, len(mine))
 		}
@@ -301,14 +308,15 @@ func TestVictim(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.desc, func(t *testing.T) {
-			c := NewCrowd(Limits{})
+			var c Crowd
+			var l Limits
 			peers := make(map[int32]netip.Addr)
 			tt.fill(func(a netip.Addr) {
 				h := int32(len(peers))
 				peers[h] = a
-				c.Add(h, a)
+				c.Add(h, l.Source(a))
 			})
-			if got := victims(c, peers, 1); !tt.want(got[0]) {
+			if got := victims(&c, peers, 1); !tt.want(got[0]) {
 				t.Errorf("the victim is %v", got[0])
 			}
 		})
@@ -332,14 +340,15 @@ func TestHonestClientOutlivesAttack(t *testing.T) {
 	}
 	for name, attacker := range attackers {
 		t.Run(name, func(t *testing.T) {
-			c := NewCrowd(Limits{})
+			var c Crowd
+			var l Limits
 			honest := make(map[int32]bool)
 			for h := range int32(full) {
 				if h < 40 { // the oldest, four from each of ten places
 					honest[h] = true
-					c.Add(h, netip.AddrFrom4([4]byte{10, 0, byte(h / 4), 1}))
+					c.Add(h, l.Source(netip.AddrFrom4([4]byte{10, 0, byte(h / 4), 1})))
 				} else {
-					c.Add(h, attacker())
+					c.Add(h, l.Source(attacker()))
 				}
 			}
 			for range 1000 {
@@ -347,7 +356,7 @@ func TestHonestClientOutlivesAttack(t *testing.T) {
 				if !ok || honest[h] {
 					t.Fatalf("the victim is %d, %v", h, ok)
 				}
-				c.Add(h, attacker())
+				c.Add(h, l.Source(attacker()))
 			}
 			if c.Len() != full {
 				t.Errorf("%d places held", c.Len())
@@ -357,8 +366,9 @@ func TestHonestClientOutlivesAttack(t *testing.T) {
 }
 
 func TestCrowdTakesOver(t *testing.T) {
-	c := NewCrowd(Limits{})
-	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	var c Crowd
+	var l Limits
+	a, b := l.Source(netip.MustParseAddr("10.0.0.1")), User(1)
 	c.Add(3, a)
 	c.Add(3, b)
 	if c.Len() != 1 || c.CountSource(a) != 0 || c.CountSource(b) != 1 {
@@ -375,10 +385,11 @@ func TestCrowdTakesOver(t *testing.T) {
 }
 
 func ExampleCrowd() {
-	c := NewCrowd(Limits{})
-	c.Add(0, netip.MustParseAddr("192.0.2.1"))
+	var c Crowd
+	var l Limits
+	c.Add(0, l.Source(netip.MustParseAddr("192.0.2.1")))
 	for h := range int32(4) {
-		c.Add(1+h, netip.MustParseAddr("198.51.100.7"))
+		c.Add(1+h, l.Source(netip.MustParseAddr("198.51.100.7")))
 	}
 	h, _ := c.Victim()
 	fmt.Println(c.Len(), h)

@@ -227,13 +227,13 @@ func TestMemory(t *testing.T) {
 	runtime.KeepAlive(b)
 
 	before = heap()
-	c := NewCrowd(Limits{})
+	var c Crowd
 	const pending = 10_000
 	for h := range int32(pending) {
-		c.Add(h, netip.AddrFrom16(randomSource(rng).addr))
+		c.Add(h, randomSource(rng))
 	}
 	perPlace := float64(heap()-before) / pending
-	runtime.KeepAlive(c)
+	runtime.KeepAlive(&c)
 
 	t.Logf("%.1f bytes per source, %.1f bytes per pending entry (each of its own network)", perSource, perPlace)
 	if perSource > 52 {
@@ -248,7 +248,7 @@ func TestNoAllocations(t *testing.T) {
 	rng := rand.New(rand.NewPCG(21, 22))
 	l := Limits{Instances: 256, InstancesPerSource: 4, Rate: Rate{1000, time.Second}, RatePerSource: Rate{10, time.Second}}
 	b := NewBook(l, 1000)
-	c := NewCrowd(l)
+	var c Crowd
 	addrs := make([]netip.Addr, 1024)
 	for i := range addrs {
 		addrs[i] = netip.AddrFrom16(randomSource(rng).addr)
@@ -270,9 +270,9 @@ func TestNoAllocations(t *testing.T) {
 	}
 	crowd := func() {
 		i++
-		c.Add(int32(i%500), addrs[i%len(addrs)])
-		c.CountSource(addrs[i%3])
-		c.VictimOf(addrs[i%3])
+		c.Add(int32(i%500), l.Source(addrs[i%len(addrs)]))
+		c.CountSource(l.Source(addrs[i%3]))
+		c.VictimOf(l.Source(addrs[i%3]))
 		if h, ok := c.Victim(); ok && i%3 == 0 {
 			c.Remove(h)
 		}

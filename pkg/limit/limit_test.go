@@ -100,3 +100,41 @@ func TestStrings(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
+
+// A user and a machine are sources of their own, never taken for an address or
+// for each other, and limited like any other.
+func TestNumberedSources(t *testing.T) {
+	for _, tt := range []struct {
+		source Source
+		want   string
+	}{
+		{User(0), "uid:0"},
+		{User(1000), "uid:1000"},
+		{User(1<<32 - 2), "uid:4294967294"},
+		{Machine(0), "vsock:0"},
+		{Machine(3), "vsock:3"},
+	} {
+		if got := tt.source.String(); got != tt.want {
+			t.Errorf("%s, want %s", got, tt.want)
+		}
+		if p := tt.source.Prefix(); p.IsValid() {
+			t.Errorf("%s has the prefix %v", tt.want, p)
+		}
+	}
+	var l Limits
+	same := []Source{User(3), Machine(3), l.Source(netip.AddrFrom4([4]byte{3: 3})), l.Source(netip.AddrFrom4([4]byte{3})), {}}
+	for i, a := range same {
+		for j, b := range same {
+			if (a == b) != (i == j) {
+				t.Errorf("%v and %v: %v", a, b, a == b)
+			}
+		}
+	}
+	b := NewBook(Limits{InstancesPerSource: 1, PrefixV4: 1, PrefixV6: 1}, 0)
+	for _, s := range append(same[:2:2], User(4), Machine(4)) {
+		lease := admit(t, b, 0, s, OK)
+		admit(t, b, 0, s, OverInstancesPerSource)
+		b.Release(&lease)
+		admit(t, b, 0, s, OK)
+	}
+}
