@@ -30,8 +30,10 @@ var floors = map[string]int{
 	"pkg/limit":        0,
 	"pkg/account":      0,
 	"pkg/logs":         0,
+	"pkg/kernel":       0,
 	"pkg/spawn/origin": 0,
 	"pkg/service":      1, // 1: the table
+	"pkg/filter":       1, //    and access in the kernel
 	"pkg/config":       2, // 2: the text half
 	"pkg/listener":     2, //    and the socket half
 	"pkg/spawn":        2,
