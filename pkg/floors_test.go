@@ -37,6 +37,7 @@ var floors = map[string]int{
 	"pkg/config":       2, // 2: the text half
 	"pkg/listener":     2, //    and the socket half
 	"pkg/spawn":        2,
+	"pkg/systemd":      2, //    and whoever starts the daemon
 	"pkg/supervisor":   3,
 }
 
