@@ -7,9 +7,7 @@ package spawn
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
-	"strconv"
 	"sync"
 	"syscall"
 
@@ -31,7 +29,7 @@ import (
 //   - Ambient and inheritable capabilities, with which a daemon that is not root
 //     may have been started to listen on port 1, are given up. Its own stay.
 //   - Inherited descriptors above 2 become close-on-exec, and where the spawn
-//     program is used they move up, out of the way of the reserved ones.
+//     program is used they move up, out of the way of the reserved ones: see Inherited.
 //
 // An error says what could not be done; children would see it.
 func Init() error { return initialise() }
@@ -53,12 +51,14 @@ var initialise = sync.OnceValue(func() error {
 		return fmt.Errorf("keeping capabilities from children: %w", err)
 	}
 	syscall.Umask(daemonUmask)
+	noteInherited()
 	if ok, _ := Native(); ok {
 		if err := reserveSlots(); err != nil {
 			return fmt.Errorf("reserving descriptors: %w", err)
 		}
 	}
-	return closeInheritedOnExec()
+	closeInheritedOnExec()
+	return nil
 })
 
 // execWithoutMask does not return unless it fails. It is the file that runs now
@@ -87,19 +87,13 @@ func sameFile(a, b string) bool {
 
 // closeInheritedOnExec is for the children that do not close everything
 // themselves: those of the twin, and helpers (Output).
-func closeInheritedOnExec() error {
+func closeInheritedOnExec() {
 	if unix.CloseRange(3, ^uint(0)>>32, unix.CLOSE_RANGE_CLOEXEC) == nil {
-		return nil
+		return
 	}
-	// Before Linux 5.11.
-	names, err := filepath.Glob("/proc/self/fd/*")
-	if err != nil || names == nil {
-		return fmt.Errorf("looking for inherited descriptors: /proc is not there")
+	// Before Linux 5.11. Only what was inherited can be without it; what has been
+	// moved since has it already.
+	for fd := range inherited {
+		syscall.CloseOnExec(fd)
 	}
-	for _, name := range names {
-		if fd, err := strconv.Atoi(filepath.Base(name)); err == nil && fd > 2 {
-			syscall.CloseOnExec(fd)
-		}
-	}
-	return nil
 }

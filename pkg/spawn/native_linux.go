@@ -54,7 +54,7 @@ import (
 
 // maxOps is the length of the longest list, with room for a few steps more than
 // are used.
-const maxOps = 24
+const maxOps = 48
 
 // An op is one system call of the child. If it fails, the child ends.
 type op struct {
@@ -122,7 +122,7 @@ const cloneFlags = unix.CLONE_VM | unix.CLONE_VFORK | unix.CLONE_FILES |
 	unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PARENT_SETTID
 
 // The first steps are the same for every program and belong to the spawner: they
-// name its slot.
+// name its slots.
 const (
 	headUnshare = iota
 	headStdin
@@ -139,26 +139,27 @@ type spawner struct {
 	pid int32 // the child now; written by the kernel, read by any goroutine
 
 	slotMu sync.Mutex // release is another thread's
-	slot   int        // or noSlot
+	slots  slotPair
+	logID  uint64 // of the Program whose log is in slots.log, 0: /dev/null is
 
 	stat  unix.Statx_t
 	extra []byte    // a copy of extraEnv; envp points into it
 	envp  []uintptr // of the child, when it is not just the program's
 }
 
-// open takes a slot and prepares what does not change from child to child.
+// open takes slots and prepares what does not change from child to child.
 func (s *spawner) open() error {
-	slot, low, err := takeSlot()
+	own, low, err := takeSlots()
 	if err != nil {
 		return err
 	}
 	// Shared, not private: the child may have a copy of our memory (needsCopy).
 	page, err := unix.Mmap(-1, 0, int(unsafe.Sizeof(result{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
 	if err != nil {
-		giveSlot(slot)
+		giveSlots(own)
 		return err
 	}
-	s.slot = slot
+	s.slots = own
 	s.result = (*result)(unsafe.Pointer(&page[0]))
 	s.clone = cloneArgs{
 		exitSignal: uint64(syscall.SIGCHLD),
@@ -166,10 +167,9 @@ func (s *spawner) open() error {
 	}
 	s.ops[headUnshare] = op{nr: unix.SYS_CLOSE_RANGE, a: [6]uintptr{uintptr(low), lastFD, unix.CLOSE_RANGE_UNSHARE}}
 	for i := range 3 {
-		s.ops[headStdin+i] = op{nr: unix.SYS_DUP3, a: [6]uintptr{uintptr(slot), uintptr(i)}}
+		s.ops[headStdin+i] = op{nr: unix.SYS_DUP3, a: [6]uintptr{uintptr(own.conn), uintptr(i)}}
 	}
-	// The slots of other spawners were copied with ours, their connections in
-	// them. They are given up at once, while nobody but root can stop the child.
+	// The slots of other spawners were copied with ours, their sockets in them. They are given up at once, while nobody but root can stop the child.
 	s.ops[headClose] = op{nr: unix.SYS_CLOSE_RANGE, a: [6]uintptr{3, lastFD}}
 	return nil
 }
@@ -177,12 +177,23 @@ func (s *spawner) open() error {
 // lastFD is the end of a close_range(2) that has none.
 const lastFD = ^uintptr(0) >> 32
 
+// from is the low descriptor that has what a child is to have.
+func (s *spawner) from(what Stdio) uintptr {
+	switch what {
+	case Log:
+		return uintptr(s.slots.log)
+	case Null:
+		return uintptr(slots.null)
+	}
+	return uintptr(s.slots.conn)
+}
+
 func (s *spawner) child() int { return int(atomic.LoadInt32(&s.pid)) }
 
 // start has the contract of Spawner.Start.
 func (s *spawner) start(p *Program, conn int, extraEnv []byte) (int, error) {
 	n := &p.native
-	if n.fileFirst && !s.maybeFile(n.ops[n.exec].a[0]) {
+	if n.fileFirst && !s.maybeFile(p) {
 		return 0, &Error{Step: "check", Errno: syscall.EACCES}
 	}
 	body := s.ops[headLen : headLen+len(n.ops)]
@@ -196,9 +207,10 @@ func (s *spawner) start(p *Program, conn int, extraEnv []byte) (int, error) {
 	s.n = uintptr(headLen + len(n.ops))
 	s.clone.flags = n.flags
 
-	if errno := s.occupy(conn); errno != 0 {
-		return 0, &Error{Step: "slot", Errno: errno}
+	if step, errno := s.occupy(p, conn); errno != 0 {
+		return 0, &Error{Step: step, Errno: errno}
 	}
+	s.ops[headStdout].a[0], s.ops[headStderr].a[0] = s.from(p.attr.Stdout), s.from(p.attr.Stderr)
 	r := enter(&s.call)
 	atomic.StoreInt32(&s.pid, 0)
 	s.vacate()
@@ -216,9 +228,14 @@ func (s *spawner) start(p *Program, conn int, extraEnv []byte) (int, error) {
 	return int(r), nil
 }
 
-// maybeFile reports whether the path at the address is a regular file, or what it
-// is cannot be seen from here: then the child will tell.
-func (s *spawner) maybeFile(path uintptr) bool {
+// maybeFile reports whether the program is a regular file, or what it is cannot
+// be seen from here: then the child will tell.
+func (s *spawner) maybeFile(p *Program) bool {
+	if root := p.attr.Chroot; root != "" {
+		mode, err := fileMode(root, p.attr.Path)
+		return err != nil || mode&unix.S_IFMT == unix.S_IFREG
+	}
+	path := p.native.ops[p.native.exec].a[0]
 	_, _, errno := syscall.Syscall6(unix.SYS_STATX, atFDCWD, path, 0, unix.STATX_TYPE, uintptr(unsafe.Pointer(&s.stat)), 0)
 	return errno != 0 || s.stat.Mode&unix.S_IFMT == unix.S_IFREG
 }

@@ -16,7 +16,7 @@ import (
 //
 // The order: what needs the daemon's rights comes first, the identity last but
 // for what has to be seen with the eyes of the child's user: its directory and
-// the program. From setresuid on that user can stop the child, so nothing that
+// the program, both below its root directory. From setresuid on that user can stop the child, so nothing that
 // could be done before is done after it.
 type program struct {
 	ops   []op
@@ -75,12 +75,15 @@ func (n *program) compile(a *Attr) error {
 	if !maskIsEmpty() {
 		n.add("sigmask", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, n.bytes(make([]byte, sigsetLen)), 0, sigsetLen)
 	}
-	if err := n.addNofile(); err != nil {
+	n.addOOM(a.OOMScoreAdj)
+	if err := n.addRlimits(a.Rlimits); err != nil {
 		return err
 	}
+	n.addPriorities(a)
 	if a.Umask != daemonUmask {
 		n.add("umask", unix.SYS_UMASK, uintptr(a.Umask))
 	}
+	n.addChroot(a.Chroot)
 	if a.Cred != nil && !a.Cred.own() {
 		n.addCred(a.Cred)
 	}
@@ -88,22 +91,6 @@ func (n *program) compile(a *Attr) error {
 		n.add("chdir", unix.SYS_CHDIR, n.string(a.Dir))
 	}
 	n.addProgram(a)
-	return nil
-}
-
-// addNofile puts the original soft limit back. The hard one stays what it is.
-func (n *program) addNofile() error {
-	soft, _ := OriginalNofile()
-	var now unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
-		return err
-	}
-	if soft = min(soft, now.Max); soft == now.Cur {
-		return nil
-	}
-	lim := &unix.Rlimit{Cur: soft, Max: now.Max}
-	n.pins = append(n.pins, lim)
-	n.add("nofile", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(lim)), 0)
 	return nil
 }
 

@@ -19,7 +19,7 @@ func TestReleaseWithoutAChild(t *testing.T) {
 	if s.Release() {
 		t.Error("a slot was released by the step of a child that is gone")
 	}
-	if s.native.slot == noSlot {
+	if s.native.slots == noSlots {
 		t.Error("the slot is lost")
 	}
 }

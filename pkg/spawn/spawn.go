@@ -1,17 +1,20 @@
-// Package spawn starts the program of a service on a connection.
+// Package spawn starts the program of a service on a socket: a connection, or
+// the listening or datagram socket of a wait row.
 //
 // What a child has to do before it becomes the program is data: Attr.Compile
 // turns a row into a list of raw system calls, once. Start fills in the
-// connection, and a few dozen instructions of assembly make a child with clone3
+// socket, and a few dozen instructions of assembly make a child with clone3
 // and let it run the list. See native.go for why that is safe beside a running
 // Go program, and for the order of the steps. Where the kernel or the platform
 // has not what this needs, syscall.ForkExec does the same as far as it can: the
 // twin (twin.go).
 //
-// A child has the connection as descriptors 0, 1 and 2 and no other, default
-// signal dispositions and an empty mask, a session of its own, exactly the
-// environment it is given, and the soft descriptor limit that the daemon was
-// started with. Init prepares the daemon for that.
+// A child has the socket as descriptor 0; as 1 and 2 it has that, a log or
+// /dev/null; and no other. It has default signal dispositions and an empty mask,
+// a session of its own, exactly the environment it is given, and the soft
+// descriptor limit that the daemon was started with, unless the row says
+// otherwise. Init prepares the daemon for that, and Inherited says where it has
+// put what the daemon was started with.
 //
 // The package does not wait for children: whoever calls Start reaps them, and
 // looks after a child that does not reach its program (see Spawner.PID). It
@@ -39,11 +42,12 @@ const daemonUmask = 0o22
 // An Attr says what a child becomes. It is not changed by Compile and may be
 // used again afterwards.
 type Attr struct {
-	Path string   // of the program; absolute
+	Path string   // of the program; absolute, seen from Chroot
 	Argv []string // argv[0] included, as the program sees it; not empty
 	Env  []string // "NAME=value", used in this order; empty is an empty environment
 
-	// Dir is the working directory: absolute, or empty to keep the daemon's.
+	// Dir is the working directory: absolute and seen from Chroot, or empty to
+	// keep the daemon's (with Chroot, to be in "/").
 	// It is entered as the child's user, after all identities are set: a home
 	// directory on NFS is closed to root there, and a directory that the user
 	// may not enter is not given to a program by accident. Login and sshd do
@@ -57,8 +61,29 @@ type Attr struct {
 	Umask uint32 // 0 to 0777; zero means no bit is masked, not the default
 
 	// Go sends "+Go\r\n" on the connection as the last step before the
-	// program, after it was checked that the program can be executed.
+	// program, after it was checked that the program can be executed. It is for
+	// connections only.
 	Go bool
+
+	// Chroot is the root directory: absolute, or empty to keep the daemon's.
+	Chroot string
+
+	// What descriptors 1 and 2 are; 0 always is what Start is given.
+	Stdout, Stderr Stdio
+
+	// The twin can do nothing of the following; there it is an error of Compile.
+
+	// Rlimits are set in this order, no Resource twice. RLIMIT_NOFILE, if it is
+	// among them, takes the place of the original soft limit.
+	Rlimits []Rlimit
+
+	Nice        *int    // -20 to 19; nil: the daemon's
+	IOPrio      *IOPrio // nil: the daemon's
+	OOMScoreAdj *int    // -1000 to 1000, written by way of /proc; nil: the daemon's
+
+	// CPUs are the processors that it may run on, 0 to 8191; empty: the daemon's.
+	// Those that the machine has not are ignored by the kernel, if it has one.
+	CPUs []int
 }
 
 // Cred is an identity: real, effective and saved ids are all set to it.
@@ -67,11 +92,14 @@ type Cred struct {
 	Groups   []uint32 // supplementary groups, all of them; empty: none
 }
 
-// A Program is a compiled Attr. It is immutable and may be used by any number
-// of Spawners at the same time.
+// A Program is a compiled Attr. It is immutable, but for SetLog before its first
+// use, and may be used by any number of Spawners at the same time.
 type Program struct {
 	attr   Attr // a copy of its own
 	native program
+
+	log   int    // the caller's descriptor, or noLog
+	logID uint64 // never the same for another SetLog; 0: there was none
 }
 
 // Compile checks a and translates it. The errors say what of a cannot be used
@@ -81,11 +109,10 @@ func (a *Attr) Compile() (*Program, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	p := &Program{attr: a.clone()}
-	native, _ := Native()
-	if !native {
-		if a.Umask != daemonUmask {
-			return nil, fmt.Errorf("umask %#o: only %#o is possible here: %s", a.Umask, daemonUmask, whyTwin())
+	p := &Program{attr: a.clone(), log: noLog}
+	if native, _ := Native(); !native {
+		if err := a.checkTwin(); err != nil {
+			return nil, err
 		}
 		return p, nil
 	}
@@ -102,6 +129,9 @@ func (a *Attr) check() error {
 	if a.Dir != "" && !strings.HasPrefix(a.Dir, "/") {
 		return fmt.Errorf("directory %q: the path is not absolute", a.Dir)
 	}
+	if a.Chroot != "" && !strings.HasPrefix(a.Chroot, "/") {
+		return fmt.Errorf("root directory %q: the path is not absolute", a.Chroot)
+	}
 	if len(a.Argv) == 0 {
 		return errors.New("no arguments: the first is the program's name")
 	}
@@ -111,7 +141,7 @@ func (a *Attr) check() error {
 	if a.Cred != nil && len(a.Cred.Groups) > 65536 { // NGROUPS_MAX, setgroups(2)
 		return fmt.Errorf("%d groups: more than 65536", len(a.Cred.Groups))
 	}
-	for _, list := range [][]string{{a.Path, a.Dir}, a.Argv, a.Env} {
+	for _, list := range [][]string{{a.Path, a.Dir, a.Chroot}, a.Argv, a.Env} {
 		for _, s := range list {
 			if strings.IndexByte(s, 0) >= 0 {
 				return fmt.Errorf("%q: contains a NUL byte", s)
@@ -123,7 +153,7 @@ func (a *Attr) check() error {
 			return fmt.Errorf("environment %q: not NAME=value", e)
 		}
 	}
-	return nil
+	return a.checkSetup()
 }
 
 func (a *Attr) clone() Attr {
@@ -135,16 +165,28 @@ func (a *Attr) clone() Attr {
 		cred.Groups = slices.Clone(cred.Groups)
 		c.Cred = &cred
 	}
+	c.Rlimits, c.CPUs = slices.Clone(a.Rlimits), slices.Clone(a.CPUs)
+	c.Nice, c.OOMScoreAdj = cloned(a.Nice), cloned(a.OOMScoreAdj)
+	c.IOPrio = cloned(a.IOPrio)
 	return c
+}
+
+func cloned[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }
 
 // An Error is why a child did not become its program.
 type Error struct {
-	// Step is a word for the log. "slot" and "clone": there was no child.
+	// Step is a word for the log. "log", "slot" and "clone": there was no child.
 	// Then, in their order, the child's own: "unshare", "stdio", "close",
-	// "setsid", "sigmask", "nofile", "umask", "setgroups", "setresgid",
-	// "setresuid", "chdir", "check", "reply", "exec". The twin knows only
-	// "check", "reply" and "start".
+	// "setsid", "sigmask", "oom", "rlimit", "nofile", "nice", "ioprio",
+	// "affinity", "umask", "chroot", "setgroups", "setresgid", "setresuid",
+	// "chdir", "check", "reply", "exec". The twin knows only "log", "check",
+	// "reply" and "start".
 	Step string
 
 	// Errno is 0 if the child was killed in that step.

@@ -353,14 +353,16 @@ func TestSpawnersAreBounded(t *testing.T) {
 	}
 	seen := map[int]bool{}
 	for _, s := range all {
-		if n := s.native.slot; n < 3 || n >= slots.low || seen[n] || n == slots.null {
-			t.Errorf("slot %d: above %d, used twice, or kept", n, slots.low)
+		for _, n := range []int{s.native.slots.conn, s.native.slots.log} {
+			if n < 3 || n >= slots.low || seen[n] || n == slots.null {
+				t.Errorf("slot %d: above %d, used twice, or kept", n, slots.low)
+			}
+			seen[n] = true
 		}
-		seen[s.native.slot] = true
 		s.Close()
 	}
-	if len(all) < minSlots {
-		t.Errorf("%d spawners only", len(all))
+	if len(all) < minSlots || len(all) != Slots() {
+		t.Errorf("%d spawners, Slots says %d", len(all), Slots())
 	}
 	s, err := NewSpawner()
 	if err != nil {

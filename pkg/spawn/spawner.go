@@ -39,9 +39,9 @@ func whyTwin() string {
 	return why
 }
 
-// NewSpawner returns a Spawner. On the native path each owns one of the
+// NewSpawner returns a Spawner. On the native path each owns two of the
 // descriptors that Init has reserved, and there is an error when all are taken
-// or Init was not called. Close gives it back.
+// or Init was not called. Close gives them back.
 func NewSpawner() (*Spawner, error) {
 	s := new(Spawner)
 	if ok, _ := Native(); !ok {
@@ -62,13 +62,13 @@ func (s *Spawner) Close() {
 	}
 }
 
-// Start makes a child with conn as its descriptors 0, 1 and 2 and lets it become
-// p. It returns when the child executes the program or has failed, normally
+// Start makes a child with conn as its descriptor 0, and 1 and 2 unless p says
+// otherwise, and lets it become p. It returns when the child executes the program or has failed, normally
 // within a tenth of a millisecond; other goroutines are not held up meanwhile.
 //
 // conn stays the caller's, who closes it in every case. The child uses the same
 // open file, so if it is to have a blocking one the caller must not have set
-// O_NONBLOCK on it.
+// O_NONBLOCK on it. It may be any socket; a Program with Go is for connections.
 //
 // extraEnv is what the environment has besides Attr.Env: any number of
 // "NAME=value\x00". A name that is in both has the value from extraEnv. It is
@@ -80,7 +80,7 @@ func (s *Spawner) Close() {
 //
 // Start must not be called by two goroutines at the same time. It does not
 // allocate once the buffers of the Spawner have grown to what its programs need
-// (the twin does).
+// (the twin does, and a kernel before 6.14 for Programs with Go and Chroot).
 func (s *Spawner) Start(p *Program, conn int, extraEnv []byte) (pid int, err error) {
 	if s.twin {
 		return startTwin(p, conn, extraEnv)
@@ -103,8 +103,8 @@ func (s *Spawner) PID() int {
 	return s.native.child()
 }
 
-// Release gives the descriptor that s owns back for another Spawner, while a
+// Release gives the descriptors that s owns back for another Spawner, while a
 // Start of s stands still because its child is held. It reports false when the
-// child still needs it, or the twin is used. Any goroutine may call it; no other
+// child still needs them, or the twin is used. Any goroutine may call it; no other
 // Start of s may follow, only Close.
 func (s *Spawner) Release() bool { return !s.twin && s.native.release() }
