@@ -112,16 +112,23 @@ func (p Peer) String() string {
 }
 
 // Check says whether a row's access lets p in; if not, rule says in the words of
-// the log why.
+// the log why. A row whose access is about peers of another kind only lets p not
+// in: nobody can tell what it would mean for p.
 func (s *Service) Check(p Peer) (ok bool, rule string) {
 	switch {
+	case s.Access == nil && s.Users == nil:
+		return true, ""
+	case p.Network.Unix() && s.Users == nil:
+		return false, "neither access.uids nor access.gids"
 	case p.Network.Unix():
 		if s.Users.Allows(p.UID, p.GID, p.Groups) {
 			return true, ""
 		}
 		return false, "none of access.uids and access.gids"
 	case !p.Network.IP():
-		return true, "" // Compile refuses a row that would mean more
+		return false, "access cannot judge vsock peers"
+	case s.Access == nil:
+		return false, "no access.allow"
 	}
 	switch v, prefix := s.Access.Check(p.Addr.Addr()); v {
 	case access.Allow:

@@ -113,6 +113,7 @@ func (c *change) prepare() error {
 		u := c.s.units[sv.ID]
 		if u == nil {
 			u = &unit{id: sv.ID}
+			u.row.Store(r) // a socket may come to it before update does
 			c.units[sv.ID] = u
 		}
 		for i, ep := range sv.Listen {
@@ -175,8 +176,8 @@ func (s *Supervisor) compile(sv *service.Service) (*row, error) {
 // new one cannot be bound.
 func (c *change) inTheWay(k socketKey) (list []*socket) {
 	for had, l := range c.had {
-		if had.Network == k.Network && had.Addr.Port() == k.Addr.Port() && !c.want[had] &&
-			(had.Addr == k.Addr || had.Addr.Addr().IsUnspecified() || k.Addr.Addr().IsUnspecified()) {
+		if had.Network == k.Network && !c.want[had] && (had.Endpoint == k.Endpoint || had.Network.IP()) &&
+			had.Addr.Port() == k.Addr.Port() && (had.Addr == k.Addr || had.Addr.Addr().IsUnspecified() || k.Addr.Addr().IsUnspecified()) {
 			list = append(list, l)
 		}
 	}
@@ -185,12 +186,12 @@ func (c *change) inTheWay(k socketKey) (list []*socket) {
 
 // keep takes a running socket over into the new table.
 func (c *change) keep(u *unit, sv *service.Service, l *socket) error {
-	if old := l.unit.row.Load().Socket; old != sv.Socket {
-		if err := l.Retune(old, sv.Socket); err != nil {
+	if old := l.unit.row.Load().Service; !old.Equal(sv) {
+		if err := l.Retune(old, sv); err != nil {
 			return err
 		}
 		c.undo = append(c.undo, func() {
-			if err := l.Retune(sv.Socket, old); err != nil {
+			if err := l.Retune(sv, old); err != nil {
 				c.s.log.problem("cannot set the options of a socket back", err)
 			}
 		})
@@ -199,13 +200,20 @@ func (c *change) keep(u *unit, sv *service.Service, l *socket) error {
 		c.sockets[u.id] = append(c.sockets[u.id], l)
 	} else {
 		// The row has another name now; the socket stays.
-		c.add(u, l.Listener, l.unit.id)
+		c.add(u, l.Listener, l)
 	}
 	return nil
 }
 
+// newSocket is a listener of a unit.
+func (s *Supervisor) newSocket(l *listener.Listener, u *unit) *socket {
+	so := &socket{Listener: l, token: s.tokens.make(), unit: u, turn: new(turn)}
+	so.turn.owner.Store(so)
+	return so
+}
+
 func (c *change) open(u *unit, sv *service.Service, ep service.Endpoint) error {
-	l, err := listener.Open(ep, sv.Socket)
+	l, err := c.s.listen(ep, sv)
 	if errors.Is(err, listener.ErrNotUp) {
 		c.down[u.id] = append(c.down[u.id], waiting{ep, err})
 		return nil
@@ -214,12 +222,27 @@ func (c *change) open(u *unit, sv *service.Service, ep service.Endpoint) error {
 		return err
 	}
 	c.undo = append(c.undo, l.Close)
-	c.add(u, l, "")
+	c.add(u, l, nil)
 	return nil
 }
 
-func (c *change) add(u *unit, l *listener.Listener, from string) {
-	so := &socket{Listener: l, token: c.s.tokens.make(), unit: u, from: from}
+// listen opens the socket of an endpoint, or takes the one that was passed.
+func (s *Supervisor) listen(ep service.Endpoint, sv *service.Service) (*listener.Listener, error) {
+	for _, p := range s.passed {
+		if p.Endpoint == ep {
+			return listener.Adopt(p.FD, ep, sv)
+		}
+	}
+	return listener.Open(ep, sv)
+}
+
+// add makes the runtime form of a listener; from is the one it has now.
+func (c *change) add(u *unit, l *listener.Listener, from *socket) {
+	so := c.s.newSocket(l, u)
+	if from != nil {
+		// The turn is handed over when the other unit gives the socket up.
+		so.turn, so.from = from.turn, from.unit.id
+	}
 	c.sockets[u.id] = append(c.sockets[u.id], so)
 	c.fresh = append(c.fresh, so)
 }
@@ -237,7 +260,7 @@ func (c *change) close(l *socket) {
 	l.Close()
 	l.gone = true
 	c.undo = append(c.undo, func() {
-		again, err := listener.Open(l.Endpoint, sv.Socket)
+		again, err := c.s.listen(l.Endpoint, sv)
 		if err != nil {
 			c.s.log.problem("cannot listen again as before", err)
 			u.waiting = append(u.waiting, waiting{l.Endpoint, err})
@@ -245,7 +268,7 @@ func (c *change) close(l *socket) {
 		}
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		so := &socket{Listener: again, token: c.s.tokens.make(), unit: u}
+		so := c.s.newSocket(again, u)
 		u.listeners[slices.Index(u.listeners, l)] = so
 		c.s.tokens.replace(c.s.units)
 		if u.paused == 0 {
@@ -289,6 +312,9 @@ func (c *change) commit() {
 	for _, r := range c.rows {
 		u := s.units[r.ID]
 		s.resumeUnit(u, pauseInstances) // the limits may be others now
+		if r.Wait {
+			s.pollAll(u)
+		}
 		for _, w := range u.waiting {
 			s.log.notUp(u, w.Endpoint, w.err)
 		}
@@ -302,9 +328,22 @@ func (c *change) commit() {
 		if u.removed {
 			s.dropPending(u)
 		}
-		if u.removed && u.idle() {
+		if u.removed && u.die() {
+			s.dropOutput(u)
 			delete(s.units, id)
 		}
+	}
+}
+
+// pollAll polls the sockets of a unit that may have more servers now.
+func (s *Supervisor) pollAll(u *unit) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.paused != 0 {
+		return
+	}
+	for _, l := range u.listeners {
+		s.poll(l)
 	}
 }
 
@@ -313,26 +352,44 @@ func (c *change) update(u *unit, r *row) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	limits := r.Limits
-	if r.Builtin == service.BuiltinTCPMUX {
+	switch {
+	case r.Builtin == service.BuiltinTCPMUX:
 		// Its instances are pending negotiations, which the pending table counts.
 		limits.Instances, limits.InstancesPerSource = 0, 0
+	case r.Wait:
+		limits.Instances = 0 // of each socket: its turn counts them
 	}
-	if u.book == nil {
+	known := u.book != nil
+	if !known {
 		u.book = limit.NewBook(limits, limit.DefaultMaxSources)
 	} else {
 		u.book.SetLimits(limits)
 	}
-	c.s.pending.setLimits(u, r.Limits)
+	c.s.pending.welcome(u)
 	switch old := u.row.Load(); {
-	case r.Refuse != "" && (old == nil || old.Refuse != r.Refuse):
+	case r.Refuse != "" && (!known || old.Refuse != r.Refuse):
 		c.s.log.refusing(u, r.Refuse)
-	case r.Refuse == "" && old != nil && old.Refuse != "":
+	case r.Refuse == "" && old.Refuse != "":
 		c.s.log.servesAgain(u)
 	}
 	u.row.Store(r)
 	u.removed = false
 	u.listeners = c.sockets[u.id]
 	u.waiting = c.down[u.id]
+	for _, l := range u.listeners {
+		c.s.handOver(l, r)
+	}
+}
+
+// handOver makes a listener what the row needs that has it now: blocking for its
+// servers, or not for the daemon. The caller holds the unit's mu.
+func (s *Supervisor) handOver(l *socket, r *row) {
+	if !r.Wait && l.turn.running > 0 {
+		return // as soon as its server has ended
+	}
+	if err := l.SetBlocking(r.Wait); err != nil {
+		s.log.problem("cannot change whether a listener blocks", err)
+	}
 }
 
 // closeListeners ends all sockets of a unit but those to keep, and those that
@@ -345,12 +402,19 @@ func (s *Supervisor) closeListeners(u *unit, keep []*socket, moved ...*socket) {
 			continue
 		}
 		s.unpoll(l)
-		if l.gone {
-			s.log.closed(u, l.Endpoint)
-		} else if !slices.ContainsFunc(moved, func(m *socket) bool { return m.Listener == l.Listener }) {
+		to := slices.IndexFunc(moved, func(m *socket) bool { return m.Listener == l.Listener })
+		switch {
+		case to >= 0:
+			l.turn.owner.Store(moved[to])
+			continue
+		case l.gone:
+		case l.turn.running > 0:
+			l.Abandon() // a server still has it
+		default:
 			l.Close()
-			s.log.closed(u, l.Endpoint)
 		}
+		l.gone = true
+		s.log.closed(u, l.Endpoint)
 	}
 	u.listeners = keep
 }
@@ -398,7 +462,7 @@ func (s *Supervisor) addressesChanged() {
 	for _, u := range s.units {
 		var still []waiting
 		for _, w := range u.waiting {
-			l, err := listener.Open(w.Endpoint, u.row.Load().Socket)
+			l, err := s.listen(w.Endpoint, u.row.Load().Service)
 			if err != nil {
 				if !errors.Is(err, listener.ErrNotUp) {
 					s.log.notUp(u, w.Endpoint, err)
@@ -406,7 +470,7 @@ func (s *Supervisor) addressesChanged() {
 				still = append(still, waiting{w.Endpoint, err})
 				continue
 			}
-			so := &socket{Listener: l, token: s.tokens.make(), unit: u}
+			so := s.newSocket(l, u)
 			u.mu.Lock()
 			u.listeners = append(u.listeners, so)
 			s.tokens.replace(s.units)

@@ -4,9 +4,7 @@ package supervisor
 
 import (
 	"log/slog"
-	"net/netip"
 
-	"github.com/tcpmuxd/tcpmuxd/pkg/access"
 	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
@@ -16,7 +14,7 @@ import (
 // owns the descriptor.
 type connection struct {
 	fd       int
-	peer     netip.AddrPort
+	peer     service.Peer
 	listener *socket
 	mux      *unit // the multiplexer that negotiates for it; nil on a direct port
 	reserved bool  // a place for an instance was taken before the accept
@@ -30,7 +28,7 @@ func (r *row) queues() bool {
 }
 
 // connection takes an accepted connection as far as it goes without waiting.
-func (w *worker) connection(l *socket, fd int, peer netip.AddrPort, reserved bool) {
+func (w *worker) connection(l *socket, fd int, peer service.Peer, reserved bool) {
 	u := l.unit
 	r := u.row.Load()
 	c := connection{fd: fd, peer: peer, listener: l, reserved: reserved}
@@ -48,19 +46,19 @@ func (w *worker) connection(l *socket, fd int, peer netip.AddrPort, reserved boo
 
 // gate asks the multiplexer's own row. Its limits on instances are those of
 // pending negotiations and are kept by the pending table.
-func (w *worker) gate(u *unit, r *row, peer netip.AddrPort) (refusal, []slog.Attr) {
+func (w *worker) gate(u *unit, r *row, peer service.Peer) (refusal, []slog.Attr) {
 	if r.Refuse != "" {
 		return refusedRow, nil
 	}
-	if v, rule := r.Access.Check(peer.Addr()); v != access.Allow {
-		return refusedAccess, []slog.Attr{ruleAttr(v, rule)}
+	if ok, rule := r.Check(peer); !ok {
+		return refusedAccess, []slog.Attr{slog.String("rule", rule)}
 	}
 	if r.Limits.Rate.N == 0 && r.Limits.RatePerSource.N == 0 {
 		return "", nil
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	lease, why := u.book.Admit(w.s.now(), r.Limits.Source(peer.Addr()))
+	lease, why := u.book.Admit(w.s.now(), service.SourceOf(&r.Limits, peer))
 	if why != limit.OK {
 		return refusal(why.String()), nil
 	}
@@ -70,11 +68,3 @@ func (w *worker) gate(u *unit, r *row, peer netip.AddrPort) (refusal, []slog.Att
 
 // local is the address the peer has connected to, for the log.
 func (c connection) local() slog.Attr { return slog.Any("local", localOf{c}) }
-
-// ruleAttr says which entry of access has refused a peer.
-func ruleAttr(v access.Verdict, rule netip.Prefix) slog.Attr {
-	if v == access.NoRule {
-		return slog.String("rule", "none of access.allow")
-	}
-	return slog.String("rule", rule.String())
-}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -100,12 +99,11 @@ func (e *events) info(msg string, attrs ...slog.Attr)  { e.emit(slog.LevelInfo, 
 func (e *events) warn(msg string, attrs ...slog.Attr)  { e.emit(slog.LevelWarn, msg, attrs) }
 func (e *events) error(msg string, attrs ...slog.Attr) { e.emit(slog.LevelError, msg, attrs) }
 
-func peerAttr(a netip.AddrPort) slog.Attr { return slog.String("peer", a.String()) }
+func peerAttr(p service.Peer) slog.Attr { return slog.String("peer", p.String()) }
 
 // started: a child runs its program.
 func (e *events) started(pid int, in *instance) {
-	e.info("start", slog.String("service", in.unit.id), peerAttr(in.peer),
-		slog.String("local", in.local.String()), slog.Int("pid", pid))
+	e.info("start", append(in.attrs(), slog.Int("pid", pid))...)
 }
 
 // ended: a child was reaped.
@@ -115,10 +113,19 @@ func (e *events) ended(pid int, in *instance, x exit) {
 		how = slog.String("signal", unix.SignalName(x.status.Signal()))
 	}
 	cpu := time.Duration(x.usage.Utime.Nano() + x.usage.Stime.Nano())
-	e.info("end", slog.String("service", in.unit.id), peerAttr(in.peer),
-		slog.String("local", in.local.String()), slog.Int("pid", pid), how,
+	e.info("end", append(in.attrs(), slog.Int("pid", pid), how,
 		slog.Duration("duration", (x.at-in.start).Round(time.Microsecond)),
-		slog.Duration("cpu", cpu), slog.Int64("maxrss_kb", x.usage.Maxrss))
+		slog.Duration("cpu", cpu), slog.Int64("maxrss_kb", x.usage.Maxrss))...)
+}
+
+// attrs say whose instance it is. A server of a wait row has no peer.
+func (in *instance) attrs() []slog.Attr {
+	a := make([]slog.Attr, 0, 8)
+	a = append(a, slog.String("service", in.unit.id))
+	if in.turn == nil {
+		a = append(a, peerAttr(in.peer))
+	}
+	return append(a, slog.String("local", in.local.String()))
 }
 
 // localOf is the address that a peer has connected to, looked up if it is logged.
@@ -129,7 +136,7 @@ func (c localOf) LogValue() slog.Value {
 }
 
 // refused: a peer gets nothing. Sampled.
-func (e *events) refused(u *unit, peer netip.AddrPort, why refusal, more ...slog.Attr) {
+func (e *events) refused(u *unit, peer service.Peer, why refusal, more ...slog.Attr) {
 	if e.sample(sampleKey{u.id, "refuse", string(why)}) {
 		e.warn("refuse", append([]slog.Attr{slog.String("service", u.id), peerAttr(peer),
 			slog.String("reason", string(why))}, more...)...)
@@ -137,19 +144,20 @@ func (e *events) refused(u *unit, peer netip.AddrPort, why refusal, more ...slog
 }
 
 // unknown: a peer has asked the multiplexer for a name that no row has. Sampled.
-func (e *events) unknown(u *unit, peer netip.AddrPort, name []byte, more ...slog.Attr) {
+func (e *events) unknown(u *unit, peer service.Peer, name []byte, more ...slog.Attr) {
 	e.refused(u, peer, refusedUnknown, append(more, slog.String("name", string(name)))...)
 }
 
 // helped: HELP was answered. Sampled.
-func (e *events) helped(u *unit, peer netip.AddrPort, n int) {
+func (e *events) helped(u *unit, peer service.Peer, n int) {
 	if e.sample(sampleKey{u.id, "help", ""}) {
 		e.info("help", slog.String("service", u.id), peerAttr(peer), slog.Int("names", n))
 	}
 }
 
-// startFailed: a child did not come to its program. Sampled.
-func (e *events) startFailed(u *unit, peer netip.AddrPort, err error, more ...slog.Attr) {
+// startFailed: a child did not come to its program; peer is nil for a server of a
+// wait row. Sampled.
+func (e *events) startFailed(u *unit, peer *service.Peer, err error, more ...slog.Attr) {
 	reason, text, hint := "start", err.Error(), ""
 	var se *spawn.Error
 	if errors.As(err, &se) {
@@ -162,8 +170,11 @@ func (e *events) startFailed(u *unit, peer netip.AddrPort, err error, more ...sl
 	if !e.sample(sampleKey{u.id, "cannot start", reason}) {
 		return
 	}
-	attrs := append([]slog.Attr{slog.String("service", u.id), peerAttr(peer),
+	attrs := append([]slog.Attr{slog.String("service", u.id),
 		slog.String("reason", reason), slog.String("error", text)}, more...)
+	if peer != nil {
+		attrs = append(attrs, peerAttr(*peer))
+	}
 	if hint != "" {
 		attrs = append(attrs, slog.String("hint", hint))
 	}
@@ -197,6 +208,40 @@ func (e *events) backOff(u *unit, d time.Duration) {
 		slog.String("hint", "somebody, or a file system, holds its children before they reach their program"))
 }
 
+// deferred: what has come to a wait row stays in its socket for now. Sampled.
+func (e *events) deferred(u *unit, ep service.Endpoint, why refusal) {
+	if e.sample(sampleKey{u.id, "defer", string(why)}) {
+		e.warn("defer", slog.String("service", u.id), slog.String("local", ep.String()), slog.String("reason", string(why)))
+	}
+}
+
+// serverFailed: a server of a wait row does not do its work; the next one is not
+// started before a rest. Sampled.
+func (e *events) serverFailed(in *instance, pid int, rest time.Duration, why string) {
+	if e.sample(sampleKey{in.unit.id, "back off", why}) {
+		e.warn("back off", append(in.attrs(), slog.Int("pid", pid), slog.String("reason", why), slog.Duration("for", rest))...)
+	}
+}
+
+// output: a child has written a line to its log, or, if it is not an instance, a
+// descendant of one has.
+func (e *events) output(u *unit, pid int, instance bool, line []byte, cut bool) {
+	attrs := []slog.Attr{slog.String("service", u.id), slog.Int("pid", pid)}
+	if !instance {
+		attrs = append(attrs, slog.Bool("descendant", true))
+	}
+	attrs = append(attrs, slog.String("line", string(line)))
+	if cut {
+		attrs = append(attrs, slog.Bool("cut", true))
+	}
+	e.info("output", attrs...)
+}
+
+// noOutput: a row's children write to /dev/null instead of the log.
+func (e *events) noOutput(u *unit, err error) {
+	e.error("output of children is lost", slog.String("service", u.id), slog.String("error", err.Error()))
+}
+
 // shortage: accept4 failed for want of descriptors or memory. At most one line
 // a second, for all rows together: it lasts, and concerns them all.
 func (e *events) shortage(u *unit, err error) {
@@ -221,13 +266,13 @@ func (e *events) acceptFailed(u *unit, err error) {
 
 // notUp: an address is not there yet; it is tried again when addresses change.
 func (e *events) notUp(u *unit, ep service.Endpoint, err error) {
-	e.warn("address is not up", slog.String("service", u.id), slog.String("local", ep.Addr.String()),
+	e.warn("address is not up", slog.String("service", u.id), slog.String("local", ep.String()),
 		slog.String("error", err.Error()))
 }
 
 // listening: a row listens on a socket, its own or one that was another row's.
 func (e *events) listening(u *unit, ep service.Endpoint, from string) {
-	attrs := []slog.Attr{slog.String("service", u.id), slog.String("local", ep.Addr.String()),
+	attrs := []slog.Attr{slog.String("service", u.id), slog.String("local", ep.String()),
 		slog.String("network", ep.Network.String())}
 	if from != "" {
 		attrs = append(attrs, slog.String("from", from))
@@ -237,7 +282,7 @@ func (e *events) listening(u *unit, ep service.Endpoint, from string) {
 
 // closed: a row does not listen on a socket any more.
 func (e *events) closed(u *unit, ep service.Endpoint) {
-	e.info("close", slog.String("service", u.id), slog.String("local", ep.Addr.String()),
+	e.info("close", slog.String("service", u.id), slog.String("local", ep.String()),
 		slog.String("network", ep.Network.String()))
 }
 
@@ -258,8 +303,7 @@ func (e *events) draining(n int, grace time.Duration) {
 
 // left: an instance outlives the daemon.
 func (e *events) left(pid int, in *instance) {
-	e.info("leave", slog.String("service", in.unit.id), peerAttr(in.peer),
-		slog.String("local", in.local.String()), slog.Int("pid", pid))
+	e.info("leave", append(in.attrs(), slog.Int("pid", pid))...)
 }
 
 // problem: something of the daemon's own failed that no row is to blame for.

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
 
@@ -45,7 +46,7 @@ func (l *lineList) take() []string {
 	return lines
 }
 
-var somebody = netip.MustParseAddrPort("192.0.2.1:1234")
+var somebody = service.Peer{Addr: netip.MustParseAddrPort("192.0.2.1:1234")}
 
 // A flood of refusals is a few lines and a number.
 func TestRefusalsAreSampled(t *testing.T) {
@@ -115,12 +116,12 @@ func TestAFloodCannotFloodTheLog(t *testing.T) {
 		e := newEvents(slog.New(&got))
 		u := &unit{id: "tcpmux"}
 		for i := range 5000 {
-			peer := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), uint16(i))
+			peer := service.Peer{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), uint16(i))}
 			e.refused(u, peer, refusedUnknown)
 			e.unknown(u, peer, fmt.Appendf(nil, "name%d", i))
 			e.helped(u, peer, i)
-			e.startFailed(u, peer, &spawn.Error{Step: "check"})
-			e.startFailed(u, peer, errors.New("something else"))
+			e.startFailed(u, &peer, &spawn.Error{Step: "check"})
+			e.startFailed(u, &peer, errors.New("something else"))
 			e.held(u, time.Duration(i))
 			e.shortage(u, errors.New("too many open files"))
 			e.acceptFailed(u, errors.New("no route"))

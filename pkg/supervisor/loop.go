@@ -23,6 +23,7 @@ const acceptBatch = 16
 type loop struct {
 	poll   poller
 	events eventBuffer
+	pulse  pulse
 }
 
 func newLoop(wakeFd int) (*loop, error) {
@@ -34,7 +35,12 @@ func newLoop(wakeFd int) (*loop, error) {
 		p.close()
 		return nil, err
 	}
-	return &loop{poll: p}, nil
+	l := &loop{poll: p}
+	if err := l.pulse.open(p); err != nil {
+		p.close()
+		return nil, err
+	}
+	return l, nil
 }
 
 // Tokens tell what an event is about: a listener has a number below 1<<32, a
@@ -42,6 +48,8 @@ func newLoop(wakeFd int) (*loop, error) {
 const (
 	tokenWake = 0
 	tokenPeer = 1 << 63
+	// tokenPulse is above every listener.
+	tokenPulse = 1 << 32
 )
 
 // The states of a worker. Only the worker goes from serving to starting and
@@ -109,6 +117,8 @@ func (w *worker) serve() {
 			switch {
 			case ev.token&tokenPeer != 0:
 				w.peerEvent(ev)
+			case ev.token == tokenPulse:
+				w.loop.pulse.pass()
 			case ev.token != tokenWake:
 				w.accept(w.s.tokens.get(uint32(ev.token)))
 			}
@@ -137,6 +147,14 @@ func (w *worker) accept(l *socket) {
 		return // closed since
 	}
 	u := l.unit
+	switch r := u.row.Load(); {
+	case r.Wait:
+		w.takeTurn(l, r)
+		return
+	case l.Endpoint.Network.Dgram():
+		w.datagrams(l, r)
+		return
+	}
 	for range acceptBatch {
 		if w.s.stopping.Load() {
 			return
@@ -212,13 +230,14 @@ func (w *worker) acceptFailed(l *socket, err error) bool {
 const shortagePause = 100 * time.Millisecond
 
 // start runs the spawner, and lets the watcher see for how long.
-func (w *worker) start(u *unit, p *spawn.Program, fd int, env []byte) (int, error) {
+func (w *worker) start(u *unit, r *row, fd int, env []byte) (int, error) {
+	w.s.readyOutput(u, r)
 	w.unit.Store(u)
 	w.killed.Store(false)
 	w.state.Store(starting)
 	w.since.Store(max(1, int64(w.s.now())))
 	w.s.watcher.attend()
-	pid, err := w.spawner.Start(p, fd, env)
+	pid, err := w.spawner.Start(r.program, fd, env)
 	w.since.Store(0)
 	// When the watcher was faster, the loop has another worker by now; this one
 	// finishes the connection in hand and ends.

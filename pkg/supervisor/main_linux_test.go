@@ -26,8 +26,10 @@ const helperPrefix = "tcpmuxd-helper-"
 
 // helpers are the programs that this binary can be.
 var helpers = map[string]func(args []string){
-	"options": helperOptions,
-	"stopper": helperStopper,
+	"acceptor": helperAcceptor,
+	"options":  helperOptions,
+	"receiver": helperReceiver,
+	"stopper":  helperStopper,
 }
 
 var helpersUsed = map[string]bool{}

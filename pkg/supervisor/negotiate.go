@@ -7,7 +7,6 @@ package supervisor
 import (
 	"log/slog"
 
-	"github.com/tcpmuxd/tcpmuxd/pkg/access"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
 )
@@ -131,8 +130,8 @@ func (w *worker) help(c connection, live *live) {
 }
 
 func allowed(r *row, c connection) bool {
-	v, _ := r.Access.Check(c.peer.Addr())
-	return v == access.Allow
+	ok, _ := r.Check(c.peer)
+	return ok
 }
 
 // refuse ends a connection that gets nothing. On the multiplexer the peer is

@@ -9,13 +9,13 @@ package supervisor
 // removed.
 
 import (
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
 )
 
@@ -49,7 +49,7 @@ type pending struct {
 	listener   *socket
 	born       time.Duration
 	since      time.Duration // when its time began: born, or later for a reply that is being read
-	peer       netip.AddrPort
+	peer       service.Peer
 	data       []byte // pendingLine: head of the line, see readLine; pendingLinger: unsent rest
 }
 
@@ -103,7 +103,7 @@ func (t *pendingTable) insert(l *loop, c connection, state pendingState, now tim
 		fd: int32(c.fd), gen: t.gen, state: state, loop: l, mux: u,
 		listener: c.listener, born: now, since: now, peer: c.peer, data: data,
 	}
-	u.crowd.crowd.Add(i, c.peer.Addr())
+	u.crowd.crowd.Add(i, service.SourceOf(&u.row.Load().Limits, c.peer))
 	t.push(i)
 	t.count.Add(1)
 	if err := l.poll.addPeer(c.fd, t.tokenOf(i), state == pendingLinger && len(data) > 0); err != nil {
@@ -137,7 +137,7 @@ func (t *pendingTable) forget(i int32) {
 		// A flood is over: give its memory back.
 		t.init()
 		for _, u := range t.crowds {
-			u.crowd.crowd = limit.NewCrowd(u.row.Load().Limits)
+			u.crowd.crowd = new(limit.Crowd)
 		}
 	}
 }
@@ -175,17 +175,18 @@ func (t *pendingTable) unlink(i int32) {
 // room makes place for one more of a peer and returns the connection that had
 // to go for it, if any. A full table never stops the accept: the newcomer gets
 // the place of the oldest one of whoever holds most.
-func (t *pendingTable) room(u *unit, a netip.Addr) (connection, bool) {
+func (t *pendingTable) room(u *unit, p service.Peer) (connection, bool) {
 	limits := &u.row.Load().Limits
 	if u.crowd.crowd == nil {
-		u.crowd.crowd = limit.NewCrowd(*limits)
+		u.crowd.crowd = new(limit.Crowd)
 		t.crowds = append(t.crowds, u)
 	}
+	src := service.SourceOf(limits, p)
 	var victim int32
 	var full bool
 	switch {
-	case limits.InstancesPerSource > 0 && u.crowd.crowd.CountSource(a) >= limits.InstancesPerSource:
-		victim, full = u.crowd.crowd.VictimOf(a)
+	case limits.InstancesPerSource > 0 && u.crowd.crowd.CountSource(src) >= limits.InstancesPerSource:
+		victim, full = u.crowd.crowd.VictimOf(src)
 	case limits.Instances > 0 && u.crowd.crowd.Len() >= limits.Instances:
 		victim, full = u.crowd.victim()
 	}
@@ -222,7 +223,7 @@ func (s *Supervisor) put(l *loop, c connection, state pendingState, data []byte)
 		closeFd(c.fd)
 		return
 	}
-	old, crowded := s.pending.room(c.mux, c.peer.Addr())
+	old, crowded := s.pending.room(c.mux, c.peer)
 	err := s.pending.insert(l, c, state, s.now(), data)
 	s.pending.mu.Unlock()
 	if crowded {
@@ -436,14 +437,11 @@ func (t *pendingTable) any(of *unit) (connection, bool) {
 	return connection{}, false
 }
 
-// setLimits has a multiplexer's peers counted as its new row says.
-func (t *pendingTable) setLimits(u *unit, l limit.Limits) {
+// welcome says that a unit is in the running table: records of it may come.
+func (t *pendingTable) welcome(u *unit) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	u.crowd.gone = false
-	if u.crowd.crowd != nil {
-		u.crowd.crowd.SetLimits(l)
-	}
 }
 
 // dropPending ends all that is pending at a multiplexer whose row is gone. A

@@ -4,7 +4,6 @@ package supervisor
 // second waiter could take an exit that is not its own.
 
 import (
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -12,15 +11,18 @@ import (
 	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
 // An instance is one run of a service: all that a living child costs.
 type instance struct {
-	unit        *unit
-	lease       limit.Lease
-	peer, local netip.AddrPort
-	start       time.Duration
-	begun       uint64 // exits that had been seen when its start began
+	unit  *unit
+	lease limit.Lease
+	peer  service.Peer     // of a server of a wait row: nobody
+	local service.Endpoint // that the peer has come to, or the socket that the server has
+	turn  *turn            // wait rows
+	start time.Duration
+	begun uint64 // exits that had been seen when its start began
 }
 
 // earlyKept is how long the exit of an unknown child is remembered while a
@@ -151,6 +153,14 @@ func (r *reaper) each(f func(pid int, in *instance)) {
 	for pid, in := range r.running {
 		f(pid, in)
 	}
+}
+
+// knows reports whether a running instance has that pid, and whether one may
+// come to have it at any moment.
+func (r *reaper) knows(pid int) (known, starting bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running[pid] != nil, r.starting > 0
 }
 
 func (r *reaper) count() int {
@@ -289,5 +299,9 @@ func (r *reaper) ring() {
 // end is the one place where an instance ends, whatever it ran.
 func (s *Supervisor) end(pid int, in *instance, e exit) {
 	s.giveBack(in.unit, &in.lease)
+	s.outputs.ended.add(pid)
 	s.log.ended(pid, in, e)
+	if in.turn != nil {
+		s.serverEnded(pid, in, e)
+	}
 }

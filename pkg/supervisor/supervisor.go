@@ -65,6 +65,9 @@ type Supervisor struct {
 	sparing atomic.Int64 // until when Spare needs them: no accept
 	queued  atomic.Int32 // rows whose peers wait in the kernel's queue for an instance to end
 	reserve reserve      // descriptors that are kept back
+	outputs outputs      // what children write to the log
+	null    int          // /dev/null, for children whose log cannot be made
+	passed  []service.Passed
 
 	wakeFd   int
 	stopping atomic.Bool // no new connections
@@ -102,6 +105,12 @@ func New(log *slog.Logger) (*Supervisor, error) {
 	if s.wakeFd, err = newWake(); err != nil {
 		return nil, fmt.Errorf("making a wake-up descriptor: %w", err)
 	}
+	if s.null, err = openNull(); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening /dev/null: %w", err), s.close())
+	}
+	if err := s.outputs.init(s.wakeFd); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	for range loops() {
 		l, err := newLoop(s.wakeFd)
 		if err != nil {
@@ -112,6 +121,10 @@ func New(log *slog.Logger) (*Supervisor, error) {
 	s.reserve.fill()
 	return s, nil
 }
+
+// Pass tells of the sockets that the daemon was given; Apply takes those that a
+// row listens on. They stay the caller's, and open. It is called before Apply.
+func (s *Supervisor) Pass(sockets []service.Passed) { s.passed = sockets }
 
 // loops is one for each processor, and so few that there are spawners for the
 // loops of workers that stand still.
@@ -168,6 +181,7 @@ func (s *Supervisor) Run() error {
 		s.reapLoop(strangers)
 	}()
 	s.helpers.Go(s.watchSpawns)
+	s.helpers.Go(s.readOutputs)
 	addresses, err := watchAddresses(s.addressesChanged)
 	if err != nil {
 		s.log.problem("cannot watch the addresses of this machine", err)
@@ -228,8 +242,14 @@ func (s *Supervisor) waitWorkers() bool {
 // close gives back what New has opened.
 func (s *Supervisor) close() error {
 	for _, l := range s.loops {
+		l.pulse.close()
 		l.poll.close()
 	}
+	for _, u := range s.units {
+		s.dropOutput(u)
+	}
+	s.outputs.poll.close()
+	closeFd(s.null)
 	closeFd(s.wakeFd)
 	s.reserve.release()
 	return nil
@@ -305,7 +325,14 @@ func (s *Supervisor) halt() {
 // compileProgram turns an exec row into the system calls of its child.
 func compileProgram(sv *service.Service) (*spawn.Program, error) {
 	e := sv.Exec
-	a := spawn.Attr{Path: e.Path, Argv: e.Argv, Env: e.Env, Dir: e.Dir, Umask: e.Umask, Go: sv.Plus}
+	a := spawn.Attr{
+		Path: e.Path, Argv: e.Argv, Env: e.Env, Dir: e.Dir, Umask: e.Umask, Go: sv.Plus, Chroot: e.Chroot,
+		Stdout: spawn.Stdio(e.Stdout), Stderr: spawn.Stdio(e.Stderr),
+		Nice: e.Nice, OOMScoreAdj: e.OOMScoreAdj, CPUs: e.CPUs,
+	}
+	for _, l := range e.Rlimits {
+		a.Rlimits = append(a.Rlimits, spawn.Rlimit(l))
+	}
 	if e.Cred != nil {
 		a.Cred = &spawn.Cred{UID: e.Cred.UID, GID: e.Cred.GID, Groups: e.Cred.Groups}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,9 @@ func (p poller) addPeer(fd int, token uint64, writing bool) error {
 	}
 	return p.add(fd, token, events)
 }
+
+// addReader watches a socket that one reader reads.
+func (p poller) addReader(fd int, token uint64) error { return p.add(fd, token, unix.EPOLLIN) }
 
 // addWake watches an eventfd for all who wait.
 func (p poller) addWake(fd int, token uint64) error { return p.add(fd, token, unix.EPOLLIN) }
@@ -105,6 +109,8 @@ func wake(fd int) { unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 
 func closeFd(fd int) { unix.Close(fd) }
 
+func openNull() (int, error) { return unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0) }
+
 // abortFd closes a connection with a reset, so that the peer cannot take what
 // happened for an orderly end.
 func abortFd(fd int) {
@@ -150,6 +156,10 @@ func shutdownWrite(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }
 func shortage(err error) bool {
 	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM
 }
+
+// scarce reports whether an error of clone(2) means that there are no processes
+// or no memory to be had for now.
+func scarce(errno syscall.Errno) bool { return errno == unix.EAGAIN || errno == unix.ENOMEM }
 
 // ownShortage reports whether it is this process that has no descriptor left.
 func ownShortage(err error) bool { return err == unix.EMFILE }

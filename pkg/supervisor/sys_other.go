@@ -5,6 +5,7 @@ package supervisor
 import (
 	"errors"
 	"io"
+	"syscall"
 	"time"
 )
 
@@ -28,12 +29,15 @@ func (poller) close()                                 {}
 func (poller) addListener(int, uint64) error          { return errors.ErrUnsupported }
 func (poller) addPeer(int, uint64, bool) error        { return errors.ErrUnsupported }
 func (poller) addWake(int, uint64) error              { return errors.ErrUnsupported }
+func (poller) addReader(int, uint64) error            { return errors.ErrUnsupported }
 func (poller) remove(int)                             {}
 func (poller) wait(*eventBuffer, time.Duration) error { return errors.ErrUnsupported }
 
 func newWake() (int, error)         { return -1, errors.ErrUnsupported }
 func wake(int)                      {}
 func closeFd(int)                   {}
+func openNull() (int, error)        { return -1, errors.ErrUnsupported }
+func scarce(syscall.Errno) bool     { return false }
 func abortFd(int)                   {}
 func again(error) bool              { return false }
 func peek(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
@@ -43,6 +47,12 @@ func shutdownWrite(int) error       { return errors.ErrUnsupported }
 func shortage(error) bool           { return false }
 func ownShortage(error) bool        { return false }
 func passing(error) bool            { return false }
+
+func outputPair(time.Duration) (send, receive int, err error) { return -1, -1, errors.ErrUnsupported }
+
+func receiveOutput(int, []byte) (n, pid int, cut bool, err error) {
+	return 0, 0, false, errors.ErrUnsupported
+}
 
 func awaitChild() bool { return false }
 func awaitable() bool  { return false }

@@ -18,7 +18,8 @@ import (
 // at once.
 type row struct {
 	*service.Service
-	program *spawn.Program // nil for a builtin row
+	program *spawn.Program // nil for a row that runs in the daemon
+	logs    sync.Once      // for Program.SetLog
 }
 
 type unit struct {
@@ -32,6 +33,7 @@ type unit struct {
 	until     map[pause]time.Duration // when the reasons of pauseFor are over
 
 	// Under Supervisor.applyMu:
+	dead    bool      // under mu: removed, without instances, and nothing may start any more
 	removed bool      // no row of the running table; kept for its instances
 	waiting []waiting // endpoints whose address is not up
 
@@ -39,6 +41,8 @@ type unit struct {
 	stuck backoff      // after children that did not reach their program
 	held  atomic.Int32 // children that are held before their program, as the watcher last saw
 	crowd pendingCrowd // multiplexers: guarded by pendingTable.mu
+
+	output *output // what its children have as a log; under outputs.mu
 }
 
 // A socket is a listener that the loops know by its token.
@@ -47,7 +51,8 @@ type socket struct {
 	token uint32
 	unit  *unit
 	from  string // the row that had it before, for the log
-	gone  bool   // under unit.mu: closed before the change it belongs to was sure
+	turn  *turn  // who else has it, of a wait row
+	gone  bool   // under unit.mu: closed
 }
 
 // A pause is a set of reasons not to accept. The peers stay in the kernel's
@@ -120,7 +125,7 @@ func (s *Supervisor) pauseFor(u *unit, why pause, d time.Duration) {
 // poll puts a listener into every loop's set. The caller holds its unit's mu,
 // here and in unpoll: the number of a socket that is gone is another's.
 func (s *Supervisor) poll(l *socket) {
-	if l.gone {
+	if l.gone || l.taken(l.unit.row.Load()) {
 		return
 	}
 	for _, loop := range s.loops {
@@ -176,11 +181,13 @@ func (s *Supervisor) giveBack(u *unit, l *limit.Lease) {
 	s.resumeLocked(u, pauseInstances)
 }
 
-// idle reports whether nothing of a removed unit is left to keep.
-func (u *unit) idle() bool {
+// die reports whether nothing of a removed unit is left to keep. A worker may
+// still have a connection for it in hand, which it does not admit then.
+func (u *unit) die() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.book.Instances() == 0
+	u.dead = u.book.Instances() == 0
+	return u.dead
 }
 
 // A tokenMap finds listeners by their epoll token. A token is never used

@@ -1,0 +1,217 @@
+package supervisor
+
+// What children write where their row says "log". All children of a row have one
+// end of a pair of datagram sockets, whose other end is read here: a running
+// child costs nothing, each write is a message of its own, and the kernel says
+// who has sent it. A child that outlives the daemon gets an error from its next
+// write and no signal, as with a pipe or a stream it would.
+
+import (
+	"bytes"
+	"sync"
+	"time"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+)
+
+const (
+	// outputMax is the longest message that is read; the rest of a longer one is
+	// lost, and the line says so.
+	outputMax = 8 << 10
+	// outputPatience is how long the kernel holds a writer whose message finds the
+	// queue full. The daemon reads at once and never waits for whoever reads its
+	// log; only if it stands still is a line lost, and not the child held.
+	outputPatience = 20 * time.Millisecond
+	// outputBatch is how many messages of one row are read before the others'.
+	outputBatch = 64
+)
+
+// An output is the log of a row's children.
+type output struct {
+	unit    *unit
+	send    int // the children's end
+	receive int
+}
+
+type outputs struct {
+	mu    sync.Mutex
+	poll  poller
+	next  uint32
+	open  map[uint32]*output // by epoll token
+	ended recent
+}
+
+// recent are the pids of children that have ended last: lines of theirs may
+// still be unread.
+type recent struct {
+	mu   sync.Mutex
+	pids [256]int
+	next int
+}
+
+func (r *recent) add(pid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pids[r.next%len(r.pids)] = pid
+	r.next++
+}
+
+func (r *recent) has(pid int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.pids {
+		if p == pid && p != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (o *outputs) init(wakeFd int) (err error) {
+	o.open = map[uint32]*output{}
+	if o.poll, err = newPoller(); err != nil {
+		return err
+	}
+	return o.poll.addWake(wakeFd, tokenWake)
+}
+
+// logging reports whether something of the row's children goes to the log.
+func logging(e *service.Exec) bool {
+	return e.Stdout == service.StdioLog || e.Stderr == service.StdioLog
+}
+
+// readyOutput gives a row's program the log it needs, before its first start.
+func (s *Supervisor) readyOutput(u *unit, r *row) {
+	if !logging(r.Exec) {
+		return
+	}
+	r.logs.Do(func() { r.program.SetLog(s.outputOf(u)) })
+}
+
+// outputOf is the children's end of a unit's log, made when it is first needed.
+func (s *Supervisor) outputOf(u *unit) int {
+	o := &s.outputs
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if u.output != nil {
+		return u.output.send
+	}
+	send, receive, err := outputPair(outputPatience)
+	if err != nil {
+		s.Spare(func() { send, receive, err = outputPair(outputPatience) })
+	}
+	if err == nil {
+		o.next++
+		if err = o.poll.addReader(receive, uint64(o.next)); err != nil {
+			closeFd(send)
+			closeFd(receive)
+		}
+	}
+	if err != nil {
+		s.log.noOutput(u, err)
+		return s.null
+	}
+	u.output = &output{unit: u, send: send, receive: receive}
+	o.open[o.next] = u.output
+	return send
+}
+
+// dropOutput ends the log of a unit that nothing starts children of any more.
+func (s *Supervisor) dropOutput(u *unit) {
+	o := &s.outputs
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if u.output == nil {
+		return
+	}
+	for token, x := range o.open {
+		if x == u.output {
+			delete(o.open, token)
+		}
+	}
+	o.poll.remove(u.output.receive)
+	closeFd(u.output.receive)
+	closeFd(u.output.send)
+	u.output = nil
+}
+
+// readOutputs logs what children write until Run is over.
+func (s *Supervisor) readOutputs() {
+	o := &s.outputs
+	var events eventBuffer
+	buf := make([]byte, outputMax)
+	for {
+		if err := o.poll.wait(&events, -1); err != nil {
+			s.log.problem("cannot wait for the output of children", err)
+			time.Sleep(backoffMax)
+		}
+		for {
+			ev, ok := events.pop()
+			if !ok {
+				break
+			}
+			if ev.token == tokenWake {
+				// The daemon stops; what has been written is still read.
+				for _, x := range o.all() {
+					s.readOutput(x, buf)
+				}
+				return
+			}
+			o.mu.Lock()
+			x := o.open[uint32(ev.token)]
+			o.mu.Unlock()
+			if x != nil {
+				s.readOutput(x, buf)
+			}
+		}
+	}
+}
+
+func (o *outputs) all() []*output {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var list []*output
+	for _, x := range o.open {
+		list = append(list, x)
+	}
+	return list
+}
+
+// readOutput logs a batch of what the children of one row have written.
+func (s *Supervisor) readOutput(x *output, buf []byte) {
+	for range outputBatch {
+		s.outputs.mu.Lock()
+		if x.unit.output != x { // closed since
+			s.outputs.mu.Unlock()
+			return
+		}
+		n, pid, cut, err := receiveOutput(x.receive, buf)
+		s.outputs.mu.Unlock()
+		if err != nil {
+			return // nothing waits
+		}
+		own := s.isInstance(pid)
+		for line := range bytes.Lines(buf[:n]) {
+			if line = bytes.TrimRight(line, "\r\n"); len(line) > 0 {
+				s.log.output(x.unit, pid, own, line, cut)
+			}
+		}
+	}
+}
+
+// isInstance reports whether a process is an instance, or was one just now, and
+// not a child of one.
+func (s *Supervisor) isInstance(pid int) bool {
+	for range 5 {
+		if s.outputs.ended.has(pid) {
+			return true
+		}
+		known, starting := s.reaper.knows(pid)
+		if known || !starting {
+			return known
+		}
+		// It may be the child of a start whose record comes in a moment.
+		time.Sleep(time.Millisecond)
+	}
+	return false
+}

@@ -1,0 +1,106 @@
+package supervisor
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+	"github.com/tcpmuxd/tcpmuxd/pkg/testkit"
+)
+
+func logged(e *service.Exec) *service.Exec {
+	e.Stderr = service.StdioLog
+	return e
+}
+
+// What instances write to their log has their pid; what their children write is
+// marked.
+func TestOutput(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	s := serve(t, direct("chatty", port, logged(sh(`echo one >&2; printf 'two\nthree\n\n' >&2; echo $$; (exec sh -c 'echo $$; echo four >&2')`))))
+	pids := strings.Fields(dial(t, port).half().rest())
+	s.instances(0)
+	for _, line := range []string{"one", "two", "three"} {
+		if l := s.logs.wait(t, "output", "line="+line); l.attrs["pid"] != pids[0] || l.attrs["service"] != "chatty" || l.attrs["descendant"] != "" {
+			t.Errorf("%s, want pid %s", l.text, pids[0])
+		}
+	}
+	if l := s.logs.wait(t, "output", "line=four"); l.attrs["pid"] != pids[1] || l.attrs["descendant"] != "true" {
+		t.Errorf("%s, want descendant %s", l.text, pids[1])
+	}
+	if n := s.logs.count("output"); n != 4 {
+		t.Errorf("%d lines, want 4", n)
+	}
+}
+
+// A burst is as long as it is: nothing of it is lost, though the kernel's queue
+// holds ten messages.
+func TestOutputBurst(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	s := serve(t, direct("chatty", port, logged(sh(`i=0; while [ $i -lt 2000 ]; do echo line $i >&2; i=$((i+1)); done`))))
+	dial(t, port).half().rest()
+	within(t, "all lines", func() bool { return s.logs.count("output") == 2000 })
+	for i, l := range s.logs.find("output") {
+		if l.attrs["line"] != "line "+strconv.Itoa(i) {
+			t.Fatalf("line %d: %s", i, l.text)
+		}
+	}
+}
+
+// A line that is longer than what is read is cut, and says so.
+func TestOutputIsCut(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	s := serve(t, direct("long", port, logged(sh(`head -c 20000 /dev/zero | tr '\0' x | dd bs=20000 iflag=fullblock status=none >&2; echo >&2 short`))))
+	dial(t, port).half().rest()
+	if l := s.logs.wait(t, "output", "cut=true"); len(l.attrs["line"]) != outputMax {
+		t.Errorf("%d bytes, want %d", len(l.attrs["line"]), outputMax)
+	}
+	s.logs.wait(t, "output", "line=short")
+}
+
+// A child that outlives the daemon survives its next write to the log.
+func TestOutputOutlivesTheDaemon(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	s := serve(t, direct("long", port, logged(sh(`read a; echo $a >&2; read b; echo $b >&2 2>/dev/null; echo alive`))))
+	c := dial(t, port).send("first\n")
+	s.logs.wait(t, "output", "line=first")
+	s.Stop(nil)
+	if err := <-s.done; err != nil {
+		t.Fatal(err)
+	}
+	s.over = true
+	c.send("second\n")
+	c.ends("alive\n")
+}
+
+// Rows whose children nobody has started yet have no sockets for their output,
+// and a row that is gone has none any more.
+func TestOutputSockets(t *testing.T) {
+	testkit.Check(t)
+	ports := []int{testkit.FreePort(t), testkit.FreePort(t)}
+	a, b := direct("a", ports[0], logged(sh("echo a >&2"))), direct("b", ports[1], logged(sh("echo b >&2")))
+	s := serve(t, a, b)
+	count := func() int {
+		s.outputs.mu.Lock()
+		defer s.outputs.mu.Unlock()
+		return len(s.outputs.open)
+	}
+	if n := count(); n != 0 {
+		t.Errorf("%d sockets before the first child", n)
+	}
+	for range 3 {
+		dial(t, ports[0]).half().rest()
+	}
+	s.instances(0)
+	if n := count(); n != 1 {
+		t.Errorf("%d sockets, want 1", n)
+	}
+	s.logs.wait(t, "output", "service=a")
+	s.reload(b)
+	within(t, "the end of a row's socket", func() bool { s.reload(b); return count() == 0 })
+}

@@ -1,0 +1,215 @@
+package supervisor
+
+// Wait rows: the server gets the listening socket and accepts, or receives, on
+// it by itself. The daemon only polls the socket, and not even that while its
+// servers run. It never takes anything out of the queue: what waits there when
+// a server ends is the next server's.
+
+import (
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
+	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
+)
+
+// A turn is what is known of the servers that have one socket. It outlives the
+// socket struct when a row gets another name.
+type turn struct {
+	owner atomic.Pointer[socket]
+
+	// Under owner's unit.mu:
+	running int  // servers that have the socket
+	failed  int  // servers in a row that have ended at once
+	resting bool // not polled for a while
+}
+
+const (
+	// atOnce is the life of a server that is taken for a failure if it ends
+	// badly, or with its socket as readable as before.
+	atOnce = time.Second
+	// unreadFree is how many servers may do their work within atOnce, one after
+	// the other, and leave the next request to the next one.
+	unreadFree    = 10
+	unreadRestMax = time.Second
+	failRestMin   = 50 * time.Millisecond
+	failRestMax   = time.Minute
+	// shareRest is for the first of several servers to take what has come,
+	// before the next is started for it.
+	shareRest = 20 * time.Millisecond
+)
+
+// taken reports whether nobody is to look at the socket now. The caller holds
+// the unit's mu.
+func (l *socket) taken(r *row) bool {
+	if !r.Wait {
+		return l.turn.running > 0 // the row had wait; its server still has the socket
+	}
+	return l.turn.resting || l.turn.running >= max(1, r.Limits.Instances)
+}
+
+// takeTurn starts a server for a socket that has something to read.
+func (w *worker) takeTurn(l *socket, r *row) {
+	u := l.unit
+	u.mu.Lock()
+	if l.gone || l.taken(r) {
+		u.mu.Unlock()
+		return // another worker was faster
+	}
+	l.turn.running++
+	w.s.unpoll(l)
+	u.mu.Unlock()
+	if !l.Waiting() { // the server that has just ended took it
+		w.s.endTurn(l.turn, 0, false)
+		return
+	}
+	if rest := w.startServer(l, u, r); rest > 0 {
+		w.s.endTurn(l.turn, rest, false)
+		return
+	}
+	if r.Limits.Instances > 1 {
+		w.s.restTurn(l.turn, shareRest)
+	}
+}
+
+// startServer starts a server on a listening socket. If it cannot, it says how
+// long to wait before the next try.
+func (w *worker) startServer(l *socket, u *unit, r *row) (rest time.Duration) {
+	now := w.s.now()
+	refuse := func(why refusal, rest time.Duration) time.Duration {
+		w.s.log.deferred(u, l.Endpoint, why)
+		return rest
+	}
+	switch {
+	case r.Refuse != "":
+		return refuse(refusedRow, failRestMax)
+	case u.held.Load() >= heldPerRow || u.stuck.active(now) || w.s.forking.active(now):
+		return refuse(refusedBackoff, backoffMax)
+	}
+	lease, why := u.admitServer(now)
+	if why != limit.OK {
+		return refuse(refusal(why.String()), backoffMax)
+	}
+	in := &instance{unit: u, lease: lease, local: l.Endpoint, turn: l.turn, start: now}
+	in.peer.Network = l.Endpoint.Network
+	if !w.s.reaper.begin(in) { // the daemon stops
+		w.s.giveBack(u, &lease)
+		return failRestMax
+	}
+	w.begun.Store(in.begun)
+	pid, err := w.start(u, r, l.Fd(), w.environ(r, in, connection{listener: l}))
+	if err != nil {
+		w.s.reaper.abort()
+		w.s.reaper.ring()
+		w.s.giveBack(u, &lease)
+		w.s.log.startFailed(u, nil, err, slog.String("local", l.Endpoint.String()), slog.String("program", r.Exec.Path))
+		rest := l.turn.fail(failRestMax)
+		if d := w.cannotFork(err); d > 0 {
+			rest = d
+		}
+		return rest
+	}
+	w.started(u, pid, in)
+	return 0
+}
+
+func (u *unit) admitServer(now time.Duration) (limit.Lease, limit.Reason) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.dead {
+		return limit.Lease{}, limit.OverInstances
+	}
+	return u.book.Admit(now, limit.Source{})
+}
+
+// fail counts a failure, and says for how long the socket is to rest.
+func (t *turn) fail(most time.Duration) time.Duration { return t.failAfter(0, most) }
+
+// failAfter is fail for what is none before it has come so many times in a row.
+func (t *turn) failAfter(free int, most time.Duration) time.Duration {
+	u, _ := t.lock()
+	defer u.mu.Unlock()
+	if t.failed++; t.failed <= free {
+		return 0
+	}
+	return min(failRestMin<<min(t.failed-free-1, 20), most)
+}
+
+// serverEnded looks at how a server has ended: one that does nothing must
+// neither spin nor lose what waits.
+func (s *Supervisor) serverEnded(pid int, in *instance, e exit) {
+	t := in.turn
+	l := t.owner.Load()
+	quick := e.at-in.start < atOnce
+	bad := quick && e.status.ExitStatus() != 0 // -1 if a signal has ended it
+	unread := quick && l.Waiting()
+	var rest time.Duration
+	switch {
+	case bad:
+		rest = t.fail(failRestMax)
+		s.log.serverFailed(in, pid, rest, "its server ends at once")
+	case unread:
+		if rest = t.failAfter(unreadFree, unreadRestMax); rest > 0 {
+			s.log.serverFailed(in, pid, rest, "its server ends at once and leaves what has come unread")
+		}
+	}
+	s.endTurn(t, rest, !bad && !unread)
+}
+
+// endTurn takes the socket back from a server, and polls it again after a rest.
+func (s *Supervisor) endTurn(t *turn, rest time.Duration, well bool) {
+	u, l := t.lock()
+	t.running--
+	if well {
+		t.failed = 0
+	}
+	if r := u.row.Load(); !r.Wait && !l.gone {
+		s.handOver(l, r) // a reload has changed the row meanwhile
+	}
+	if rest == 0 && u.paused == 0 {
+		s.poll(l)
+	}
+	u.mu.Unlock()
+	if rest > 0 {
+		s.restTurn(t, rest)
+	}
+}
+
+// restTurn does not poll a socket for a while.
+func (s *Supervisor) restTurn(t *turn, rest time.Duration) {
+	u, _ := t.lock()
+	t.resting = true
+	u.mu.Unlock()
+	time.AfterFunc(rest, func() {
+		u, l := t.lock()
+		defer u.mu.Unlock()
+		t.resting = false
+		if u.paused == 0 {
+			s.poll(l)
+		}
+	})
+}
+
+// lock finds the unit that has the socket now, and locks its mu.
+func (t *turn) lock() (*unit, *socket) {
+	for {
+		l := t.owner.Load()
+		l.unit.mu.Lock()
+		if t.owner.Load() == l {
+			return l.unit, l
+		}
+		l.unit.mu.Unlock()
+	}
+}
+
+// cannotFork has everybody wait where no child can be made, and says how long;
+// 0 if that was not the reason of a failed start.
+func (w *worker) cannotFork(err error) time.Duration {
+	var e *spawn.Error
+	if errors.As(err, &e) && (e.Step == "clone" || e.Step == "start") && scarce(e.Errno) {
+		return w.s.forking.failed(w.s.now(), backoffMin, backoffMax)
+	}
+	return 0
+}
