@@ -333,6 +333,9 @@ func compileProgram(sv *service.Service) (*spawn.Program, error) {
 	for _, l := range e.Rlimits {
 		a.Rlimits = append(a.Rlimits, spawn.Rlimit(l))
 	}
+	if e.IOPrio != nil {
+		a.IOPrio = (*spawn.IOPrio)(e.IOPrio)
+	}
 	if e.Cred != nil {
 		a.Cred = &spawn.Cred{UID: e.Cred.UID, GID: e.Cred.GID, Groups: e.Cred.Groups}
 	}
