@@ -7,6 +7,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -14,7 +15,8 @@ import (
 // A pulse is a loop's part in it: an eventfd in its epoll set, which is only
 // ever written to, because the set reports every write (EPOLLET).
 type pulse struct {
-	fd     int
+	mu     sync.Mutex
+	fd     int // 0: closed
 	asked  atomic.Uint64
 	passed atomic.Uint64
 }
@@ -33,11 +35,20 @@ func (p *pulse) open(set poller) error {
 	return nil
 }
 
-func (p *pulse) close() { closeFd(p.fd) }
+func (p *pulse) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	closeFd(p.fd)
+	p.fd = 0
+}
 
 func (p *pulse) ask() {
-	p.asked.Add(1)
-	wake(p.fd)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fd != 0 {
+		p.asked.Add(1)
+		wake(p.fd)
+	}
 }
 
 // pass is the worker coming by.
@@ -47,8 +58,8 @@ func (p *pulse) waits() bool { return p.passed.Load() != p.asked.Load() }
 
 // Alive returns nil as soon as every loop has handled an event that came after
 // the call, in the way it handles connections, and after most an error that says
-// which do not, and why as far as is known. It is for one caller at a time,
-// between the begin of Run and its end.
+// which do not, and why as far as is known. Before Run that is all of them; from
+// the end of Stop on nothing is asked.
 func (s *Supervisor) Alive(most time.Duration) error {
 	for _, l := range s.loops {
 		l.pulse.ask()

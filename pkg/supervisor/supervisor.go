@@ -168,7 +168,7 @@ func (s *Supervisor) Run() error {
 	makeThreads(2*len(s.loops) + heldThreads + otherThreads)
 
 	var strangers chan os.Signal
-	if os.Getpid() == 1 {
+	if first() {
 		strangers = make(chan os.Signal, 1)
 		signal.Notify(strangers, syscall.SIGCHLD)
 		defer signal.Stop(strangers)
@@ -302,12 +302,17 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 			syscall.Kill(-pid, syscall.SIGKILL)
 			stay--
 		case service.StopLeave:
-			s.log.left(pid, in)
+			if !first() {
+				s.log.left(pid, in)
+			}
 		}
 	})
 	// The ends that this makes belong into the log.
 	for end := s.now() + lastStart; s.reaper.count() > stay && s.now() < end; {
 		time.Sleep(time.Millisecond)
+	}
+	if first() {
+		s.endContainer(hurry)
 	}
 	s.halt()
 }
