@@ -144,20 +144,9 @@ func readNames(text string, number int) ([]string, error) {
 		return names, nil
 	}
 	given := strings.Split(text, ":")
-	for i := range min(number, len(given)) {
-		if chosen(given[i]) {
-			names[i] = given[i]
-		}
-	}
+	copy(names, given)
 	if len(given) > number {
 		return names, fmt.Errorf("%s has %d names for %d descriptors", listenNames, len(given), number)
 	}
 	return names, nil
-}
-
-// chosen reports whether somebody has given a name: without FileDescriptorName=,
-// systemd uses that of the socket unit (systemd.socket(5)), or "unknown"
-// (sd_listen_fds_with_names(3)).
-func chosen(name string) bool {
-	return name != "unknown" && !strings.HasSuffix(name, ".socket")
 }

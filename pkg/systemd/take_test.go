@@ -40,7 +40,6 @@ func TestRead(t *testing.T) {
 		{name: "a name twice", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=a:a", number: 2, names: []string{"a", "a"}},
 		{name: "an empty name", env: "LISTEN_PID=42 LISTEN_FDS=3 LISTEN_FDNAMES=a::c", number: 3, names: []string{"a", "", "c"}},
 		{name: "no escapes", env: `LISTEN_PID=42 LISTEN_FDS=1 LISTEN_FDNAMES=a\x3ab%3a`, number: 1, names: []string{`a\x3ab%3a`}},
-		{name: "names nobody chose", env: "LISTEN_PID=42 LISTEN_FDS=2 LISTEN_FDNAMES=unknown:tcpmuxd.socket", number: 2, names: []string{"", ""}},
 		{name: "too few names", env: "LISTEN_PID=42 LISTEN_FDS=3 LISTEN_FDNAMES=a", number: 3, names: []string{"a", "", ""}},
 		{name: "too many names", env: "LISTEN_PID=42 LISTEN_FDS=1 LISTEN_FDNAMES=a:b", number: 1, names: []string{"a"}, err: "2 names for 1 descriptors"},
 		{name: "this pidfd", env: "LISTEN_PID=42 LISTEN_FDS=1 LISTEN_PIDFDID=77", id: known, number: 1, names: []string{""}},
