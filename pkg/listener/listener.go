@@ -27,6 +27,8 @@ var ErrClosed = errors.New("listener is closed")
 type Listener struct {
 	Endpoint service.Endpoint
 	fd       int
+	wait     bool
+	blocking atomic.Bool
 	zone     uint32 // interface index of Endpoint's zone
 
 	// refs counts users of fd, plus one for the owner. A close while another
@@ -38,10 +40,11 @@ type Listener struct {
 
 // Open makes a non-blocking, close-on-exec socket that listens on ep with the
 // options of s. An error wraps ErrNotUp where only the address is missing.
-func Open(ep service.Endpoint, s service.Socket) (*Listener, error) {
+func Open(ep service.Endpoint, sv *service.Service) (*Listener, error) {
 	l := &Listener{Endpoint: ep}
 	l.refs.Store(1)
-	if err := l.open(s); err != nil {
+	l.wait = sv.Wait
+	if err := l.open(sv.Socket); err != nil {
 		return nil, fmt.Errorf("listening on %s %s: %w", ep.Network, ep.Addr, err)
 	}
 	return l, nil
@@ -62,7 +65,8 @@ func Up(a netip.Addr, device string) bool {
 // of old, which it has again after an error. Queued connections are kept.
 // ReusePort, Freebind and BindToDevice act only when a socket is bound, and stay
 // as they were.
-func (l *Listener) Retune(old, s service.Socket) error {
+func (l *Listener) Retune(old_, s_ *service.Service) error {
+	old, s := old_.Socket, s_.Socket
 	if err := tune(l.fd, l.Endpoint.Network, old, s); err != nil {
 		// What stood before the option that failed is set back.
 		tune(l.fd, l.Endpoint.Network, s, old)
@@ -78,12 +82,13 @@ func (l *Listener) Fd() int { return l.fd }
 // it is close-on-exec and blocking, as children have always got it. A v4 peer
 // is a v4 address also on a v6 socket. Errors are ErrClosed or bare errno
 // values; EAGAIN means that nobody waits.
-func (l *Listener) Accept() (fd int, peer netip.AddrPort, err error) {
+func (l *Listener) Accept() (fd int, peer service.Peer, err error) {
 	if !l.hold() {
-		return -1, netip.AddrPort{}, ErrClosed
+		return -1, peer, ErrClosed
 	}
 	defer l.release()
-	fd, peer, err = l.accept()
+	fd, peer.Addr, err = l.accept()
+	peer.Network = l.Endpoint.Network
 	if err != nil && l.closed.Load() {
 		err = ErrClosed
 	}
@@ -130,4 +135,16 @@ func (l *Listener) release() {
 	if l.refs.Add(-1) == 0 {
 		closeFd(l.fd)
 	}
+}
+
+func Adopt(fd int, ep service.Endpoint, sv *service.Service) (*Listener, error) {
+	return nil, errors.New("no")
+}
+func (l *Listener) Abandon() {
+	if l.closed.CompareAndSwap(false, true) {
+		l.release()
+	}
+}
+func (l *Listener) Local(conn int) service.Endpoint {
+	return service.Endpoint{Network: l.Endpoint.Network, Addr: l.local(conn)}
 }

@@ -30,6 +30,10 @@ func (l *Listener) open(s service.Socket) (err error) {
 	if l.fd, l.zone, err = bind(l.Endpoint, s); err != nil {
 		return err
 	}
+	if l.Endpoint.Network.UDP() {
+		return l.SetBlocking(l.wait)
+	}
+	defer func() { l.SetBlocking(l.wait) }()
 	if err := unix.Listen(l.fd, backlog(s)); err != nil {
 		unix.Close(l.fd)
 		return os.NewSyscallError("listen", err)
@@ -45,7 +49,11 @@ func bind(ep service.Endpoint, s service.Socket) (fd int, zone uint32, err error
 		domain = unix.AF_INET6
 	}
 	// A plain TCP socket, not MPTCP: inetd's children look at SO_PROTOCOL.
-	fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+	typ, proto := unix.SOCK_STREAM, unix.IPPROTO_TCP
+	if ep.Network.UDP() {
+		typ, proto = unix.SOCK_DGRAM, 0
+	}
+	fd, err = unix.Socket(domain, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
 	if err == unix.EAFNOSUPPORT {
 		return 0, 0, fmt.Errorf("%w: this system has no IPv6", ErrNotUp)
 	}
@@ -292,7 +300,7 @@ func (l *Listener) accept() (int, netip.AddrPort, error) {
 
 // Local is the address that the peer of conn, a socket accepted here, has
 // connected to.
-func (l *Listener) Local(conn int) netip.AddrPort {
+func (l *Listener) local(conn int) netip.AddrPort {
 	if !l.Endpoint.Addr.Addr().IsUnspecified() {
 		return l.Endpoint.Addr
 	}
@@ -320,3 +328,5 @@ func (l *Listener) addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	}
 	return netip.AddrPort{}
 }
+
+func (l *Listener) SetBlocking(b bool) error { return unix.SetNonblock(l.fd, !b) }

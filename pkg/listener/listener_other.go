@@ -24,4 +24,6 @@ func (l *Listener) accept() (int, netip.AddrPort, error) {
 }
 
 // Local is the address that the peer of conn has connected to.
-func (l *Listener) Local(int) netip.AddrPort { return l.Endpoint.Addr }
+func (l *Listener) local(int) netip.AddrPort { return l.Endpoint.Addr }
+
+func (l *Listener) SetBlocking(bool) error { return errors.ErrUnsupported }
