@@ -72,7 +72,7 @@ type DB struct {
 	nss      map[string][]string // nil: not read yet
 	passwd   table[User]
 	group    table[group]
-	services table[uint16]
+	services map[string]*table[uint16] // by protocol
 	asked    map[string]answer
 }
 
@@ -89,7 +89,7 @@ type answer struct {
 // Open makes a DB over files. A nil getent is never asked: files are all there
 // is then.
 func Open(files Files, getent Getent) *DB {
-	return &DB{files: files, getent: getent, asked: make(map[string]answer)}
+	return &DB{files: files, getent: getent, services: make(map[string]*table[uint16]), asked: make(map[string]answer)}
 }
 
 // User looks up a user by name or, if no user is called so, by number. A
@@ -98,7 +98,7 @@ func (db *DB) User(name string) (User, error) {
 	if err := checkName(name); err != nil {
 		return User{}, fmt.Errorf("user %q: %w", name, err)
 	}
-	u, err := find(db, "passwd", &db.passwd, db.files.Passwd, parsePasswd, name)
+	u, err := find(db, "passwd", &db.passwd, db.files.Passwd, parsePasswd, name, name)
 	if id, ok := number(name); ok && errors.Is(err, ErrUnknown) {
 		u, err = findUID(db, id)
 		if errors.Is(err, ErrUnknown) {
@@ -117,7 +117,7 @@ func (db *DB) Group(name string) (uint32, error) {
 	if err := checkName(name); err != nil {
 		return 0, fmt.Errorf("group %q: %w", name, err)
 	}
-	g, err := find(db, "group", &db.group, db.files.Group, parseGroup, name)
+	g, err := find(db, "group", &db.group, db.files.Group, parseGroup, name, name)
 	if id, ok := number(name); ok && errors.Is(err, ErrUnknown) {
 		return id, nil
 	}
@@ -166,12 +166,18 @@ func (db *DB) Groups(u User) ([]uint32, error) {
 	return slices.Compact(gids), nil
 }
 
-// Port looks up the TCP port of a service name or alias.
-func (db *DB) Port(name string) (uint16, error) {
+// Port looks up the port of a service name or alias for a protocol, "tcp" or
+// "udp".
+func (db *DB) Port(protocol, name string) (uint16, error) {
 	if err := checkName(name); err != nil {
 		return 0, fmt.Errorf("service %q: %w", name, err)
 	}
-	p, err := find(db, "services", &db.services, db.files.Services, parseServices, name)
+	t := db.services[protocol]
+	if t == nil {
+		t = new(table[uint16])
+		db.services[protocol] = t
+	}
+	p, err := find(db, "services", t, db.files.Services, parseServices(protocol), name, name+"/"+protocol)
 	if err != nil {
 		return 0, fmt.Errorf("service %q: %w", name, err)
 	}

@@ -40,6 +40,9 @@ tcpmux 1/tcp # comment
 ftp	21/tcp
 time 37/udp timserver
 time 37/tcp timserver
+tftp 69/udp trivial
+dual 1000/tcp
+dual 1001/udp
 www 81/tcp
 http 80/tcp www www-http
 zero 0/tcp
@@ -90,9 +93,19 @@ func TestFiles(t *testing.T) {
 			t.Errorf("Group(%q) = %d, %v", name, got, err)
 		}
 	}
-	for name, want := range map[string]uint16{"ftp": 21, "time": 37, "timserver": 37, "www": 81, "www-http": 80} {
-		if got, err := db.Port(name); err != nil || got != want {
+	for name, want := range map[string]uint16{"ftp": 21, "time": 37, "timserver": 37, "www": 81, "www-http": 80, "dual": 1000} {
+		if got, err := db.Port("tcp", name); err != nil || got != want {
 			t.Errorf("Port(%q) = %d, %v", name, got, err)
+		}
+	}
+	for name, want := range map[string]uint16{"tftp": 69, "trivial": 69, "timserver": 37, "dual": 1001} {
+		if got, err := db.Port("udp", name); err != nil || got != want {
+			t.Errorf("Port(%q) = %d, %v of UDP", name, got, err)
+		}
+	}
+	for protocol, name := range map[string]string{"tcp": "tftp", "udp": "ftp"} {
+		if p, err := db.Port(protocol, name); !errors.Is(err, ErrUnknown) {
+			t.Errorf("Port(%q, %q) = %v, %v", protocol, name, p, err)
 		}
 	}
 	for _, name := range []string{"", "nosuch", "+nis", "+", "-x", "short", "toolong", "badid", "minusone", "4294967295", "-1", "+1",
@@ -105,7 +118,7 @@ func TestFiles(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "zero", "high", "sctp", "noport", "21", "comment", "ftp/tcp"} {
-		if p, err := db.Port(name); !errors.Is(err, ErrUnknown) {
+		if p, err := db.Port("tcp", name); !errors.Is(err, ErrUnknown) {
 			t.Errorf("Port(%q) = %v, %v", name, p, err)
 		}
 	}
@@ -141,6 +154,8 @@ var directory = map[string]string{
 	"group wheel":       "wheel:*:6000:carol\n",
 	"initgroups alice":  "alice                4 6000 6000\n",
 	"services ldap/tcp": "ldap                  389/tcp\n",
+	"services ntp/udp":  "ntp                   123/udp\n",
+	"services odd/udp":  "odd                   700/tcp\n",
 }
 
 func TestGetentAfterFiles(t *testing.T) {
@@ -158,8 +173,19 @@ func TestGetentAfterFiles(t *testing.T) {
 	if g, err := db.Group("wheel"); err != nil || g != 6000 {
 		t.Errorf("wheel: %d, %v", g, err)
 	}
-	if p, err := db.Port("ldap"); err != nil || p != 389 {
+	if p, err := db.Port("tcp", "ldap"); err != nil || p != 389 {
 		t.Errorf("ldap: %d, %v", p, err)
+	}
+	if p, err := db.Port("udp", "ntp"); err != nil || p != 123 {
+		t.Errorf("ntp: %d, %v", p, err)
+	}
+	for protocol, name := range map[string]string{"udp": "ldap", "tcp": "ntp"} {
+		if p, err := db.Port(protocol, name); !errors.Is(err, ErrUnknown) {
+			t.Errorf("%s of %s: %d, %v", name, protocol, p, err)
+		}
+	}
+	if p, err := db.Port("udp", "odd"); !errors.Is(err, ErrUnknown) {
+		t.Errorf("an entry of another protocol was taken: %d, %v", p, err)
 	}
 	alice, _ := db.User("alice")
 	if g, err := db.Groups(alice); err != nil || !slices.Equal(g, []uint32{4, 50, 6000}) {
@@ -294,7 +320,7 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("%q %+v", name, g)
 			}
 		})
-		parseServices(text, func(name string, port uint16) {
+		parseServices("udp")(text, func(name string, port uint16) {
 			if name == "" || port == 0 {
 				t.Fatalf("%q %d", name, port)
 			}

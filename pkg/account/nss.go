@@ -13,10 +13,10 @@ import (
 	"strings"
 )
 
-// find looks name up in one database. The files' answer stands if nsswitch.conf
+// find looks name up in one database; question is what getent is asked. The files' answer stands if nsswitch.conf
 // names them first: a name that is there is looked for nowhere else. Otherwise
 // getent is asked, and the files have the last word where it cannot be.
-func find[T any](db *DB, database string, t *table[T], path string, parse parser[T], name string) (T, error) {
+func find[T any](db *DB, database string, t *table[T], path string, parse parser[T], name, question string) (T, error) {
 	var none T
 	loadErr := t.load(path, parse)
 	v, ok := t.byName[name]
@@ -30,11 +30,7 @@ func find[T any](db *DB, database string, t *table[T], path string, parse parser
 		}
 		return none, ErrUnknown
 	}
-	args := []string{database, name}
-	if database == "services" {
-		args[1] += "/tcp"
-	}
-	out, err := db.ask(args...)
+	out, err := db.ask(database, question)
 	if err == nil {
 		// getent may answer with an alias' entry or fold case: take what was
 		// asked for, else the only entry there is.

@@ -52,9 +52,15 @@ func parseGroup(text string, yield func(string, group)) {
 	}
 }
 
-// parseServices reads services(5): name port/protocol alias ... # comment. Only
-// TCP is of interest.
-func parseServices(text string, yield func(string, uint16)) {
+// parseServices reads what services(5) has of a protocol: name port/protocol
+// alias ... # comment.
+func parseServices(protocol string) parser[uint16] {
+	return func(text string, yield func(string, uint16)) {
+		servicesOf(protocol, text, yield)
+	}
+}
+
+func servicesOf(protocol, text string, yield func(string, uint16)) {
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
 		f := strings.Fields(line)
@@ -63,7 +69,7 @@ func parseServices(text string, yield func(string, uint16)) {
 		}
 		num, proto, _ := strings.Cut(f[1], "/")
 		port, err := strconv.ParseUint(num, 10, 16)
-		if err != nil || port == 0 || proto != "tcp" {
+		if err != nil || port == 0 || proto != protocol {
 			continue
 		}
 		yield(f[0], uint16(port))

@@ -52,7 +52,10 @@ func newCache() cache {
 
 func (c *cache) user(a Accounts, name string) (account.User, error) { return c.users.ask(name, a.User) }
 func (c *cache) group(a Accounts, name string) (uint32, error)      { return c.gids.ask(name, a.Group) }
-func (c *cache) port(a Accounts, name string) (uint16, error)       { return c.ports.ask(name, a.Port) }
+
+func (c *cache) port(a Accounts, protocol, name string) (uint16, error) {
+	return c.ports.ask(protocol+" "+name, func(string) (uint16, error) { return a.Port(protocol, name) })
+}
 
 func (c *cache) groups(a Accounts, u account.User) ([]uint32, error) {
 	return c.members.ask(u.Name, func(string) ([]uint32, error) { return a.Groups(u) })

@@ -44,7 +44,11 @@ type (
 	Int    = Value[int64]
 	String = Value[string]
 	List   = Value[[]String]
+	Scalar = Value[scalar]
 )
+
+// A scalar was written as a string or as a whole number.
+type scalar string
 
 // A File is a whole configuration as it was written: the main file and all the
 // files it includes.
@@ -91,6 +95,17 @@ type Service struct {
 	Sndbuf       Int
 	Mark         Int
 	TOS          Int
+	TTL          Int
+	Priority     Int
+	Congestion   String
+	Broadcast    Bool
+	Transparent  Bool
+
+	SocketMode      String
+	SocketUser      String
+	SocketGroup     String
+	DirectoryMode   String
+	PassCredentials Bool
 
 	Exec    List
 	Argv0   String
@@ -102,11 +117,25 @@ type Service struct {
 	Env     Env
 	EnvPass List
 	EnvFile String
+	Stdout  String
+	Stderr  String
 
-	Builtin String
-	Help    String
-	Timeout String
-	Hidden  Bool
+	Chroot      String
+	Rlimits     Rlimits
+	Nice        Int
+	IOPrio      String
+	OOMScoreAdj Int
+	CPUs        List
+
+	Builtin        String
+	Forward        List
+	ConnectTimeout String
+	Source         String
+	Idle           String
+	Lifetime       String
+	Help           String
+	Timeout        String
+	Hidden         Bool
 
 	Access Access
 	Limits Limits
@@ -147,6 +176,29 @@ type Access struct {
 	Pos   Pos
 	Allow List
 	Deny  List
+	UIDs  List
+	GIDs  List
+}
+
+// Rlimits is the rlimits table.
+type Rlimits struct {
+	Pos        Pos
+	As         Scalar
+	Core       Scalar
+	CPU        Scalar
+	Data       Scalar
+	Fsize      Scalar
+	Locks      Scalar
+	Memlock    Scalar
+	Msgqueue   Scalar
+	Nice       Scalar
+	Nofile     Scalar
+	Nproc      Scalar
+	Rss        Scalar
+	Rtprio     Scalar
+	Rttime     Scalar
+	Sigpending Scalar
+	Stack      Scalar
 }
 
 // Limits is the limits table.

@@ -32,7 +32,9 @@ var (
 		"alice":  {Name: "alice", UID: 1000, GID: 1000, Home: "/home/alice", Shell: "/bin/sh"},
 	}
 	testGroups = map[string]uint32{"root": 0, "adm": 4, "ftp": 50, "nogroup": 65534, "alice": 1000}
-	testPorts  = map[string]uint16{"tcpmux": 1, "ftp": 21, "ssh": 22, "time": 37, "http": 80, "www": 80, "git": 9418}
+	testPorts  = map[string]uint16{"tcpmux": 1, "ftp": 21, "ssh": 22, "time": 37, "http": 80, "www": 80, "git": 9418,
+		"echo": 7, "discard": 9, "daytime": 13, "chargen": 19}
+	testUDPPorts = map[string]uint16{"tftp": 69, "ntalk": 518, "time": 37, "echo": 7, "discard": 9, "daytime": 13, "chargen": 19}
 )
 
 func (accounts) User(name string) (account.User, error) {
@@ -70,8 +72,8 @@ func (accounts) Groups(u account.User) ([]uint32, error) {
 	return nil, nil
 }
 
-func (accounts) Port(name string) (uint16, error) {
-	if p, ok := testPorts[name]; ok {
+func (accounts) Port(protocol, name string) (uint16, error) {
+	if p, ok := map[string]map[string]uint16{"tcp": testPorts, "udp": testUDPPorts}[protocol][name]; ok {
 		return p, nil
 	}
 	return 0, account.ErrUnknown
@@ -86,8 +88,14 @@ func asRoot() *Options {
 		}
 		return nil
 	}
-	return &Options{
-		Accounts: accounts{}, BindPrivileged: true, UnprivilegedPort: 1024, Mark: true, Native: true,
+	hard := make([]uint64, len(rlimitKeys))
+	for i := range hard {
+		hard[i] = service.RlimInfinity
+	}
+	hard[7], hard[8] = 20000, 8<<20 // nofile, memlock
+	return (&Options{
+		Accounts: accounts{}, UnprivilegedPort: 1024, Native: true,
+		HardLimits: hard, MaxFiles: 1 << 20, CPUs: []int{0, 1, 2, 3, 6},
 		Environ: []string{"LANG=C.UTF-8", "LANG=second", "SECRET=x", "PROTO=y"},
 		Program: there, Dir: there,
 		ReadFile: func(path string) ([]byte, error) {
@@ -99,13 +107,14 @@ func asRoot() *Options {
 			}
 			return nil, &os.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 		},
-	}
+	}).AsRoot()
 }
 
 // asAlice are options of a daemon that alice started.
 func asAlice() *Options {
 	o := asRoot()
-	o.UID, o.GID, o.BindPrivileged, o.Mark = 1000, 1000, false, false
+	o.UID, o.GID, o.BindPrivileged, o.NetAdmin, o.NetRaw = 1000, 1000, false, false, false
+	o.SysChroot, o.SysAdmin, o.SysNice, o.SysResource = false, false, false, false
 	return o
 }
 
@@ -146,6 +155,18 @@ rcvbuf = 65536
 sndbuf = 32768
 mark = 7
 tos = 0x10
+ttl = 64
+priority = 7
+congestion = "reno"
+transparent = true
+stdout = "log"
+stderr = "null"
+chroot = "/srv/./jail/"
+rlimits = { nofile = "256:1024", core = 0, cpu = "10m", as = "64M", stack = "unlimited", rttime = "1ms" }
+nice = -5
+ioprio = "best-effort:7"
+oom_score_adj = -500
+cpus = ["0-2", "1,6"]
 exec = ["/usr/sbin/ftpd", "-l", ""]
 argv0 = "in.ftpd"
 user = "alice"
@@ -172,10 +193,15 @@ on_stop = "kill"
 		Socket: service.Socket{
 			Backlog: 128, Keepalive: service.Keepalive{On: true, Idle: 2 * time.Hour, Interval: 75 * time.Second, Count: 9},
 			Nodelay: true, DeferAccept: 30 * time.Second, ReusePort: true, Freebind: true, BindToDevice: "eth0",
-			Rcvbuf: 65536, Sndbuf: 32768, Mark: 7, TOS: 16,
+			Rcvbuf: 65536, Sndbuf: 32768, Mark: 7, TOS: 16, TTL: 64, Priority: 7, Congestion: "reno", Transparent: true,
+			Mode: 0o666, UID: -1, GID: -1, DirectoryMode: 0o755,
 		},
 		Exec: &service.Exec{
 			Path: "/usr/sbin/ftpd", Argv: []string{"in.ftpd", "-l", ""}, Dir: "/srv/ftp", Umask: 0o27,
+			Chroot: "/srv/jail", Stdout: service.StdioLog, Stderr: service.StdioNull,
+			Rlimits: []service.Rlimit{{Resource: 0, Soft: 600, Hard: 600}, {Resource: 3, Soft: service.RlimInfinity, Hard: service.RlimInfinity},
+				{Resource: 4}, {Resource: 7, Soft: 256, Hard: 1024}, {Resource: 9, Soft: 64 << 20, Hard: 64 << 20}, {Resource: 15, Soft: 1000, Hard: 1000}},
+			Nice: new(-5), IOPrio: &service.IOPrio{Class: 2, Level: 7}, OOMScoreAdj: new(-500), CPUs: []int{0, 1, 2, 6},
 			Cred: &service.Cred{User: "alice", UID: 1000, GID: 1000, Groups: []uint32{4, 50, 1000}},
 			Env: []string{"A=from file", "B=own", "HOME=/srv", "LANG=C.UTF-8", "LOGNAME=alice",
 				"PATH=/usr/local/bin:/usr/bin:/bin", "SHELL=/bin/sh", "USER=alice"},
@@ -199,6 +225,9 @@ on_stop = "kill"
 	}
 }
 
+// plainSocket are the options of a row that says nothing of them.
+var plainSocket = service.Socket{TOS: -1, Mode: 0o666, UID: -1, GID: -1, DirectoryMode: 0o755}
+
 func TestBareRow(t *testing.T) {
 	rows := must(t, "[service.\"tcpmux/+Date\"]\nexec = \"/bin/date\"\nuser = \"root\"\n", asRoot())
 	if got := slices.Sorted(maps.Keys(rows)); !slices.Equal(got, []string{"tcpmux", "tcpmux/+Date"}) {
@@ -208,7 +237,7 @@ func TestBareRow(t *testing.T) {
 	if !d.Mux || !d.Plus || d.Name != "date" || len(d.Listen) != 0 || d.Access != nil {
 		t.Errorf("mux row %+v", d)
 	}
-	want := &service.Exec{Path: "/bin/date", Argv: []string{"/bin/date"}, Dir: "/", Umask: 0o22,
+	want := &service.Exec{Path: "/bin/date", Argv: []string{"/bin/date"}, Dir: "/", Umask: 0o22, Stderr: service.StdioLog,
 		Cred: &service.Cred{User: "root", Groups: []uint32{0}},
 		Env: []string{"HOME=/root", "LOGNAME=root", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"SHELL=/bin/bash", "USER=root"}}
@@ -222,10 +251,10 @@ func TestBareRow(t *testing.T) {
 	if want := (limit.Limits{Instances: 4096, InstancesPerSource: 256, PrefixV4: 32, PrefixV6: 64}); m.Limits != want {
 		t.Errorf("limits of the multiplexer %+v", m.Limits)
 	}
-	if m.Builtin != service.BuiltinTCPMUX || m.Timeout != 10*time.Second || m.Exec != nil || m.Name != "tcpmux" || m.Socket != (service.Socket{TOS: -1}) {
+	if m.Builtin != service.BuiltinTCPMUX || m.Timeout != 10*time.Second || m.Exec != nil || m.Name != "tcpmux" || m.Socket != plainSocket {
 		t.Errorf("implied multiplexer %+v", m)
 	}
-	if got := fmt.Sprint(m.Listen); got != "[{tcp4 0.0.0.0:1} {tcp6 [::]:1}]" {
+	if got := fmt.Sprint(m.Listen); got != "[0.0.0.0:1 [::]:1]" {
 		t.Errorf("it listens on %s", got)
 	}
 }

@@ -45,6 +45,9 @@ func keyNames() []string {
 	for _, k := range names(accessKeys) {
 		all = append(all, "access."+k)
 	}
+	for _, k := range names(rlimitKeys) {
+		all = append(all, "rlimits."+k)
+	}
 	for _, k := range names(keepaliveKeys) {
 		all = append(all, "keepalive."+k)
 	}
@@ -77,34 +80,57 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 // TestKeyExamples: the examples in messages are right themselves.
 func TestKeyExamples(t *testing.T) {
 	base := map[kind]string{
-		direct:  "[service.ftp]\nexec = \"/bin/a\"\nuser = \"root\"\n",
-		mux:     "[service.\"tcpmux/a\"]\nexec = \"/bin/a\"\nuser = \"root\"\n",
-		builtin: "[service.ftp]\nbuiltin = \"tcpmux\"\n",
+		execDirect:    "[service.ftp]\nexec = \"/bin/a\"\nuser = \"root\"\n",
+		execMux:       "[service.\"tcpmux/a\"]\nexec = \"/bin/a\"\nuser = \"root\"\n",
+		multiplexer:   "[service.ftp]\nbuiltin = \"tcpmux\"\n",
+		builtinDirect: "[service.ftp]\nbuiltin = \"echo\"\n",
+		builtinMux:    "[service.\"tcpmux/+a\"]\nbuiltin = \"echo\"\n",
+		forwardDirect: "[service.ftp]\nforward = \"192.0.2.1:1\"\n",
+		forwardMux:    "[service.\"tcpmux/a\"]\nforward = \"192.0.2.1:1\"\n",
 	}
 	for _, k := range serviceKeys {
 		for kind, text := range base {
 			if k.kinds&kind == 0 {
 				continue
 			}
+			example := k.example
+			switch {
+			case k.name == "idle" && kind == execDirect || k.name == "broadcast":
+				if kind&(execDirect|builtinDirect) == 0 {
+					continue
+				}
+				text += "socket = \"dgram\"\nlisten = \"1000\"\n"
+			case k.nets&tcpNets == 0 && k.nets != 0:
+				text += "listen = \"/run/a\"\n"
+			case k.name == "builtin" && kind == builtinMux:
+				example = `"echo"`
+			}
 			line := regexp.MustCompile(`(?m)^` + k.name + ` = .*\n`)
-			must(t, line.ReplaceAllString(text, "")+k.name+" = "+k.example+"\n", asRoot())
+			must(t, line.ReplaceAllString(text, "")+k.name+" = "+example+"\n", asRoot())
 		}
 	}
 	for _, k := range limitsKeys {
-		text := base[direct]
+		text := base[execDirect]
 		if rate, ok := strings.CutPrefix(k.name, "burst"); ok {
 			text += "limits.rate" + rate + " = \"1/s\"\n"
 		}
 		must(t, text+"limits."+k.name+" = "+k.example+"\n", asRoot())
 	}
+	for _, k := range rlimitKeys {
+		must(t, base[execDirect]+"rlimits."+k.name+" = "+k.example+"\n", asRoot())
+	}
 	for _, k := range accessKeys {
-		must(t, base[direct]+"access."+k.name+" = "+k.example+"\n", asRoot())
+		text := base[execDirect]
+		if k.name == "uids" || k.name == "gids" {
+			text += "listen = \"@a\"\n"
+		}
+		must(t, text+"access."+k.name+" = "+k.example+"\n", asRoot())
 	}
 	for _, k := range keepaliveKeys {
-		must(t, base[direct]+"keepalive."+k.name+" = "+k.example+"\n", asRoot())
+		must(t, base[execDirect]+"keepalive."+k.name+" = "+k.example+"\n", asRoot())
 	}
 	for _, k := range serverKeys {
-		must(t, base[direct]+"[server]\n"+k.name+" = "+k.example+"\n", asRoot())
+		must(t, base[execDirect]+"[server]\n"+k.name+" = "+k.example+"\n", asRoot())
 	}
 }
 

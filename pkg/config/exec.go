@@ -31,11 +31,12 @@ const nobody = 65534
 func (r *row) exec() {
 	s := &r.text
 	e := &service.Exec{Dir: "/", Umask: defaultUmask}
+	r.chroot(e)
 	r.program(e)
 	if s.Cwd.IsSet() && r.absolute("cwd", s.Cwd, "/var/empty") {
 		e.Dir = path.Clean(s.Cwd.V)
-		if err := r.c.asked.dir(r.c.o, e.Dir); err != nil && !r.isDefaults() {
-			r.warnf("cwd", s.Cwd.Pos, "%s: %v; the row refuses until it is there", e.Dir, err)
+		if err := r.c.asked.dir(r.c.o, below(e, e.Dir)); err != nil && !r.isDefaults() {
+			r.warnf("cwd", s.Cwd.Pos, "%s: %v; the row refuses until it is there", below(e, e.Dir), err)
 		}
 	}
 	if s.Umask.IsSet() {
@@ -48,11 +49,40 @@ func (r *row) exec() {
 			r.errorf("umask", s.Umask.Pos, "the portable way of starting programs, the only one here, knows no umask but the daemon's own; write umask = \"022\" or take it out")
 		}
 	}
+	r.setup(e)
 	u := r.identity(e)
 	e.Env = r.environment(u)
 	if !r.isDefaults() && s.Exec.IsSet() {
 		r.svc.Exec = e
 	}
+}
+
+// chroot fills in where the child's root is.
+func (r *row) chroot(e *service.Exec) {
+	s := r.text.Chroot
+	if !s.IsSet() || !r.absolute("chroot", s, "/srv/ftp") {
+		return
+	}
+	if !r.c.o.SysChroot {
+		r.errorf("chroot", s.Pos, "needs root or CAP_SYS_CHROOT; run tcpmuxd so or take it out")
+	}
+	dir := path.Clean(s.V)
+	if dir == "/" {
+		return
+	}
+	e.Chroot = dir
+	if err := r.c.asked.dir(r.c.o, dir); err != nil && !r.isDefaults() {
+		r.warnf("chroot", s.Pos, "%s: %v; the row refuses until it is there", dir, err)
+	}
+}
+
+// below is the path p of the child's as the daemon sees it. Links in it that
+// are absolute lead elsewhere for the child, which a warning at most is wrong by.
+func below(e *service.Exec, p string) string {
+	if e.Chroot == "" {
+		return p
+	}
+	return e.Chroot + p
 }
 
 // program fills in path and arguments.
@@ -76,17 +106,17 @@ func (r *row) program(e *service.Exec) {
 	p := s.Exec.V[0]
 	if p.IsSet() && r.absolute("exec", p, "/bin/date") {
 		e.Path = p.V
-		err := r.c.asked.program(r.c.o, e.Path)
+		err := r.c.asked.program(r.c.o, below(e, e.Path))
 		words := strings.Fields(p.V)
 		switch {
 		case err == nil:
-		case len(words) > 1 && r.c.asked.program(r.c.o, words[0]) == nil:
+		case len(words) > 1 && r.c.asked.program(r.c.o, below(e, words[0])) == nil:
 			for _, a := range s.Exec.V[1:] {
 				words = append(words, a.V)
 			}
 			r.errorf("exec", p.Pos, "%s: %v; arguments are strings of their own: write exec = [%s] instead", clip(e.Path), err, quotedList(words))
 		case !r.isDefaults():
-			r.warnf("exec", p.Pos, "%s: %v; the row refuses until it is there", e.Path, err)
+			r.warnf("exec", p.Pos, "%s: %v; the row refuses until it is there", below(e, e.Path), err)
 		}
 	}
 	argv0 := e.Path

@@ -4,40 +4,97 @@
 
 package config
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+)
 
 // A kind is what a row is. A key says for which kinds it means anything.
 type kind uint8
 
 const (
-	direct  kind = 1 << iota // a program on its own sockets
-	mux                      // a program reached by name: tcpmux/…
-	builtin                  // the multiplexer itself
+	execDirect    kind = 1 << iota // a program on its own sockets
+	execMux                        // a program reached by name: tcpmux/…
+	multiplexer                    // builtin = "tcpmux"
+	builtinDirect                  // any other built-in service on its own sockets
+	builtinMux                     // … reached by name
+	forwardDirect                  // a relay from its own sockets
+	forwardMux                     // … reached by name
 
-	programs = direct | mux
-	sockets  = direct | builtin
-	all      = direct | mux | builtin
+	programs = execDirect | execMux
+	builtins = multiplexer | builtinDirect | builtinMux
+	forwards = forwardDirect | forwardMux
+	relays   = forwards | builtinDirect | builtinMux // what the daemon itself moves data for
+	byName   = execMux | builtinMux | forwardMux
+	sockets  = execDirect | multiplexer | builtinDirect | forwardDirect
+	all      = sockets | byName
 )
 
 func (k kind) String() string {
 	switch k {
-	case direct:
+	case execDirect:
 		return "a row with a program and sockets of its own"
-	case mux:
+	case execMux:
 		return "a row that is reached by name"
-	case builtin:
+	case multiplexer:
 		return "a multiplexer"
+	case builtinDirect:
+		return "a built-in service"
+	case builtinMux:
+		return "a built-in service that is reached by name"
+	case forwardDirect:
+		return "a row that forwards"
+	case forwardMux:
+		return "a row that forwards and is reached by name"
 	}
 	return "a row"
+}
+
+// A netset is a set of kinds of sockets, one bit for each service.Network. A
+// key of a socket says for which it means anything.
+type netset uint16
+
+func netsetOf(list ...service.Network) (s netset) {
+	for _, n := range list {
+		s |= 1 << n
+	}
+	return s
+}
+
+var (
+	tcpNets   = netsetOf(service.TCP4, service.TCP6)
+	udpNets   = netsetOf(service.UDP4, service.UDP6)
+	ipNets    = tcpNets | udpNets
+	unixNets  = netsetOf(service.UnixStream, service.UnixDgram, service.UnixSeqpacket)
+	vsockNets = netsetOf(service.VsockStream, service.VsockSeqpacket)
+	allNets   = ipNets | unixNets | vsockNets
+	connNets  = tcpNets | vsockNets | netsetOf(service.UnixStream, service.UnixSeqpacket)
+)
+
+// String names the set for a message, which says what a key means nothing for.
+func (s netset) String() string {
+	switch {
+	case s&^tcpNets == 0:
+		return "a TCP socket"
+	case s&^udpNets == 0:
+		return "a UDP socket"
+	case s&^unixNets == 0:
+		return "a unix socket"
+	case s&^vsockNets == 0:
+		return "a vsock socket"
+	}
+	return "sockets such as this row has"
 }
 
 // A key of a table T: its name, the place it fills, an example of its value,
 // and what it is for.
 type key[T any] struct {
 	name    string
-	field   func(*T) any // a *Bool, *Int, *String, *List, *Keepalive, *Env, *Access or *Limits
+	field   func(*T) any // a *Bool, *Int, *String, *List, *Scalar, or one of the tables
 	example string
-	kinds   kind // service keys only
+	kinds   kind   // service keys only
+	nets    netset // of these, those of a socket; 0: it is about no socket
 }
 
 var serverKeys = []key[Server]{
@@ -48,46 +105,69 @@ var serverKeys = []key[Server]{
 
 // serviceKeys are the keys of a row and of [defaults].
 var serviceKeys = []key[Service]{
-	{"enabled", func(s *Service) any { return &s.Enabled }, `false`, all},
-	{"name", func(s *Service) any { return &s.Name }, `"ftp"`, sockets},
-	{"socket", func(s *Service) any { return &s.Socket }, `"stream"`, all},
-	{"protocol", func(s *Service) any { return &s.Protocol }, `"tcp"`, sockets},
-	{"wait", func(s *Service) any { return &s.Wait }, `false`, all},
+	{"enabled", func(s *Service) any { return &s.Enabled }, `false`, all, 0},
+	{"name", func(s *Service) any { return &s.Name }, `"ftp"`, sockets, 0},
+	{"socket", func(s *Service) any { return &s.Socket }, `"stream"`, all, 0},
+	{"protocol", func(s *Service) any { return &s.Protocol }, `"tcp"`, sockets, 0},
+	{"wait", func(s *Service) any { return &s.Wait }, `false`, all, 0},
 
-	{"listen", func(s *Service) any { return &s.Listen }, `["192.0.2.1:21", "[2001:db8::1]:21"]`, sockets},
-	{"backlog", func(s *Service) any { return &s.Backlog }, `128`, sockets},
-	{"keepalive", func(s *Service) any { return &s.Keepalive }, `true`, sockets},
-	{"nodelay", func(s *Service) any { return &s.Nodelay }, `true`, sockets},
-	{"defer_accept", func(s *Service) any { return &s.DeferAccept }, `"30s"`, sockets},
-	{"reuseport", func(s *Service) any { return &s.Reuseport }, `true`, sockets},
-	{"freebind", func(s *Service) any { return &s.Freebind }, `true`, sockets},
-	{"bind_to_device", func(s *Service) any { return &s.BindToDevice }, `"eth0"`, sockets},
-	{"rcvbuf", func(s *Service) any { return &s.Rcvbuf }, `65536`, sockets},
-	{"sndbuf", func(s *Service) any { return &s.Sndbuf }, `65536`, sockets},
-	{"mark", func(s *Service) any { return &s.Mark }, `1`, sockets},
-	{"tos", func(s *Service) any { return &s.TOS }, `0x10`, sockets},
+	{"listen", func(s *Service) any { return &s.Listen }, `["192.0.2.1:21", "[2001:db8::1]:21"]`, sockets, 0},
+	{"backlog", func(s *Service) any { return &s.Backlog }, `128`, sockets, connNets},
+	{"keepalive", func(s *Service) any { return &s.Keepalive }, `true`, sockets, tcpNets},
+	{"nodelay", func(s *Service) any { return &s.Nodelay }, `true`, sockets, tcpNets},
+	{"defer_accept", func(s *Service) any { return &s.DeferAccept }, `"30s"`, sockets, tcpNets},
+	{"congestion", func(s *Service) any { return &s.Congestion }, `"cubic"`, sockets, tcpNets},
+	{"reuseport", func(s *Service) any { return &s.Reuseport }, `true`, sockets, ipNets},
+	{"freebind", func(s *Service) any { return &s.Freebind }, `true`, sockets, ipNets},
+	{"transparent", func(s *Service) any { return &s.Transparent }, `true`, sockets, ipNets},
+	{"bind_to_device", func(s *Service) any { return &s.BindToDevice }, `"eth0"`, sockets, ipNets},
+	{"broadcast", func(s *Service) any { return &s.Broadcast }, `true`, sockets, netsetOf(service.UDP4)},
+	{"rcvbuf", func(s *Service) any { return &s.Rcvbuf }, `65536`, sockets, allNets},
+	{"sndbuf", func(s *Service) any { return &s.Sndbuf }, `65536`, sockets, allNets},
+	{"mark", func(s *Service) any { return &s.Mark }, `1`, sockets, ipNets},
+	{"priority", func(s *Service) any { return &s.Priority }, `6`, sockets, ipNets},
+	{"tos", func(s *Service) any { return &s.TOS }, `0x10`, sockets, ipNets},
+	{"ttl", func(s *Service) any { return &s.TTL }, `64`, sockets, ipNets},
+	{"socket_mode", func(s *Service) any { return &s.SocketMode }, `"0666"`, sockets, unixNets},
+	{"socket_user", func(s *Service) any { return &s.SocketUser }, `"root"`, sockets, unixNets},
+	{"socket_group", func(s *Service) any { return &s.SocketGroup }, `"adm"`, sockets, unixNets},
+	{"directory_mode", func(s *Service) any { return &s.DirectoryMode }, `"0755"`, sockets, unixNets},
+	{"pass_credentials", func(s *Service) any { return &s.PassCredentials }, `true`, sockets, unixNets},
 
-	{"exec", func(s *Service) any { return &s.Exec }, `["/bin/date", "-u"]`, programs},
-	{"argv0", func(s *Service) any { return &s.Argv0 }, `"date"`, programs},
-	{"user", func(s *Service) any { return &s.User }, `"nobody"`, programs},
-	{"group", func(s *Service) any { return &s.Group }, `"nogroup"`, programs},
-	{"groups", func(s *Service) any { return &s.Groups }, `["adm"]`, programs},
-	{"cwd", func(s *Service) any { return &s.Cwd }, `"/"`, programs},
-	{"umask", func(s *Service) any { return &s.Umask }, `"022"`, programs},
-	{"env", func(s *Service) any { return &s.Env }, `{ TZ = "UTC" }`, programs},
-	{"env_pass", func(s *Service) any { return &s.EnvPass }, `["LANG"]`, programs},
-	{"env_file", func(s *Service) any { return &s.EnvFile }, `"/etc/default/ftp"`, programs},
+	{"exec", func(s *Service) any { return &s.Exec }, `["/bin/date", "-u"]`, programs, 0},
+	{"argv0", func(s *Service) any { return &s.Argv0 }, `"date"`, programs, 0},
+	{"user", func(s *Service) any { return &s.User }, `"nobody"`, programs, 0},
+	{"group", func(s *Service) any { return &s.Group }, `"nogroup"`, programs, 0},
+	{"groups", func(s *Service) any { return &s.Groups }, `["adm"]`, programs, 0},
+	{"cwd", func(s *Service) any { return &s.Cwd }, `"/"`, programs, 0},
+	{"umask", func(s *Service) any { return &s.Umask }, `"022"`, programs, 0},
+	{"env", func(s *Service) any { return &s.Env }, `{ TZ = "UTC" }`, programs, 0},
+	{"env_pass", func(s *Service) any { return &s.EnvPass }, `["LANG"]`, programs, 0},
+	{"env_file", func(s *Service) any { return &s.EnvFile }, `"/etc/default/ftp"`, programs, 0},
+	{"stdout", func(s *Service) any { return &s.Stdout }, `"log"`, programs, 0},
+	{"stderr", func(s *Service) any { return &s.Stderr }, `"log"`, programs, 0},
+	{"chroot", func(s *Service) any { return &s.Chroot }, `"/srv/ftp"`, programs, 0},
+	{"rlimits", func(s *Service) any { return &s.Rlimits }, `{ nofile = 1024 }`, programs, 0},
+	{"nice", func(s *Service) any { return &s.Nice }, `10`, programs, 0},
+	{"ioprio", func(s *Service) any { return &s.IOPrio }, `"best-effort:4"`, programs, 0},
+	{"oom_score_adj", func(s *Service) any { return &s.OOMScoreAdj }, `500`, programs, 0},
+	{"cpus", func(s *Service) any { return &s.CPUs }, `"0"`, programs, 0},
 
-	{"builtin", func(s *Service) any { return &s.Builtin }, `"tcpmux"`, builtin},
-	{"help", func(s *Service) any { return &s.Help }, `"allowed"`, builtin},
-	{"timeout", func(s *Service) any { return &s.Timeout }, `"10s"`, builtin},
-	{"hidden", func(s *Service) any { return &s.Hidden }, `true`, mux},
+	{"builtin", func(s *Service) any { return &s.Builtin }, `"tcpmux"`, builtins, 0},
+	{"help", func(s *Service) any { return &s.Help }, `"allowed"`, multiplexer, 0},
+	{"timeout", func(s *Service) any { return &s.Timeout }, `"10s"`, multiplexer, 0},
+	{"forward", func(s *Service) any { return &s.Forward }, `["192.0.2.1:80", "db.example:5432"]`, forwards, 0},
+	{"connect_timeout", func(s *Service) any { return &s.ConnectTimeout }, `"5s"`, forwards, 0},
+	{"source", func(s *Service) any { return &s.Source }, `"transparent"`, forwards, 0},
+	{"idle", func(s *Service) any { return &s.Idle }, `"1m"`, relays | execDirect, 0},
+	{"lifetime", func(s *Service) any { return &s.Lifetime }, `"10m"`, relays, 0},
+	{"hidden", func(s *Service) any { return &s.Hidden }, `true`, byName, 0},
 
-	{"access", func(s *Service) any { return &s.Access }, `{ allow = ["192.0.2.0/24"] }`, all},
-	{"limits", func(s *Service) any { return &s.Limits }, `{ instances = 40 }`, all},
+	{"access", func(s *Service) any { return &s.Access }, `{ allow = ["192.0.2.0/24"] }`, all, 0},
+	{"limits", func(s *Service) any { return &s.Limits }, `{ instances = 40 }`, all, 0},
 
-	{"on_reload", func(s *Service) any { return &s.OnReload }, `"finish"`, programs},
-	{"on_stop", func(s *Service) any { return &s.OnStop }, `"leave"`, programs},
+	{"on_reload", func(s *Service) any { return &s.OnReload }, `"finish"`, programs, 0},
+	{"on_stop", func(s *Service) any { return &s.OnStop }, `"leave"`, programs, 0},
 }
 
 var keepaliveKeys = []key[Keepalive]{
@@ -99,6 +179,29 @@ var keepaliveKeys = []key[Keepalive]{
 var accessKeys = []key[Access]{
 	{name: "allow", field: func(a *Access) any { return &a.Allow }, example: `["192.0.2.0/24"]`},
 	{name: "deny", field: func(a *Access) any { return &a.Deny }, example: `["2001:db8::/32"]`},
+	{name: "uids", field: func(a *Access) any { return &a.UIDs }, example: `["alice"]`},
+	{name: "gids", field: func(a *Access) any { return &a.GIDs }, example: `["adm"]`},
+}
+
+// rlimitKeys are the resources of getrlimit(2), in the order of their numbers
+// in linux/resource.h.
+var rlimitKeys = []key[Rlimits]{
+	{name: "cpu", field: func(r *Rlimits) any { return &r.CPU }, example: `"10m"`},
+	{name: "fsize", field: func(r *Rlimits) any { return &r.Fsize }, example: `"1G"`},
+	{name: "data", field: func(r *Rlimits) any { return &r.Data }, example: `"64M"`},
+	{name: "stack", field: func(r *Rlimits) any { return &r.Stack }, example: `"8M"`},
+	{name: "core", field: func(r *Rlimits) any { return &r.Core }, example: `0`},
+	{name: "rss", field: func(r *Rlimits) any { return &r.Rss }, example: `"64M"`},
+	{name: "nproc", field: func(r *Rlimits) any { return &r.Nproc }, example: `32`},
+	{name: "nofile", field: func(r *Rlimits) any { return &r.Nofile }, example: `"256:1024"`},
+	{name: "memlock", field: func(r *Rlimits) any { return &r.Memlock }, example: `"64K"`},
+	{name: "as", field: func(r *Rlimits) any { return &r.As }, example: `"256M"`},
+	{name: "locks", field: func(r *Rlimits) any { return &r.Locks }, example: `64`},
+	{name: "sigpending", field: func(r *Rlimits) any { return &r.Sigpending }, example: `64`},
+	{name: "msgqueue", field: func(r *Rlimits) any { return &r.Msgqueue }, example: `"64K"`},
+	{name: "nice", field: func(r *Rlimits) any { return &r.Nice }, example: `20`},
+	{name: "rtprio", field: func(r *Rlimits) any { return &r.Rtprio }, example: `0`},
+	{name: "rttime", field: func(r *Rlimits) any { return &r.Rttime }, example: `"200ms"`},
 }
 
 var limitsKeys = []key[Limits]{
@@ -138,14 +241,16 @@ func find[T any](keys []key[T], name string) *key[T] {
 func elsewhere(name string) string {
 	in := ""
 	switch {
+	case find(serviceKeys, name) != nil:
+		return "this is a key of a row; write it in [service.NAME] or [defaults]"
 	case find(limitsKeys, name) != nil:
 		in = "limits"
 	case find(accessKeys, name) != nil:
 		in = "access"
 	case find(keepaliveKeys, name) != nil:
 		in = "keepalive"
-	case find(serviceKeys, name) != nil:
-		return "this is a key of a row; write it in [service.NAME] or [defaults]"
+	case find(rlimitKeys, name) != nil:
+		in = "rlimits"
 	case find(serverKeys, name) != nil:
 		return "this is a key of the daemon; write it in [server]"
 	default:

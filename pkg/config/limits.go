@@ -1,15 +1,13 @@
-// Who may come, and how often.
+// How many may come, and how often.
 
 package config
 
 import (
 	"fmt"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/tcpmuxd/tcpmuxd/pkg/access"
 	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
@@ -21,94 +19,90 @@ const (
 	defaultInstancesPerSource = 64
 	defaultPending            = 4096 // of a multiplexer, whose instances are negotiations
 	defaultPendingPerSource   = 256
+	defaultServers            = 1 // of a row with wait = true, for each socket
 	maxInstances              = 1 << 20
 )
 
-func (r *row) access() {
-	allowed := make(map[netip.Prefix]Pos)
-	allow := r.prefixes("access.allow", r.text.Access.Allow, func(p netip.Prefix, pos Pos) bool {
-		if _, ok := allowed[p]; !ok {
-			allowed[p] = pos
-		}
-		return true
-	})
-	deny := r.prefixes("access.deny", r.text.Access.Deny, func(p netip.Prefix, pos Pos) bool {
-		other, twice := allowed[p]
-		if twice {
-			r.errorf("access.deny", pos, "%s stands in allow, too (%s); take one of them out", p, other)
-		}
-		return !twice
-	})
-	if l := r.text.Access.Allow; l.IsSet() && len(l.V) == 0 {
-		r.errorf("access.allow", l.Pos, "an empty list would let everybody in; take it out, or write deny = [\"0.0.0.0/0\", \"::/0\"]")
-	}
-	rules, err := access.New(allow, deny)
-	if err != nil {
-		r.errorf("access", r.text.Access.Pos, "%v", err)
-	}
-	r.svc.Access = rules
-}
+// defaultReplies are the datagrams that a built-in service sends to one source,
+// because any source can be forged: no row is a reflector worth having.
+var defaultReplies = limit.Rate{N: 20, Per: time.Second}
 
-// prefixes reads a list of addresses and prefixes; keep may refuse one.
-func (r *row) prefixes(key string, l List, keep func(netip.Prefix, Pos) bool) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range l.V {
-		if !s.IsSet() {
-			continue
-		}
-		p, err := netip.ParsePrefix(s.V)
-		if err != nil {
-			var a netip.Addr
-			if a, err = netip.ParseAddr(s.V); err == nil && a.Zone() == "" {
-				p = netip.PrefixFrom(a, a.BitLen())
-			}
-		}
-		if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
-			p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
-		}
-		switch {
-		case !p.IsValid():
-			r.errorf(key, s.Pos, "%s is no address or prefix; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\" instead", clip(s.V))
-		case p.Addr().Is4In6():
-			r.errorf(key, s.Pos, "%s covers IPv4 and more; write \"0.0.0.0/0\" or \"::/0\" instead", clip(s.V))
-		case p != p.Masked():
-			r.errorf(key, s.Pos, "%s has bits after its %d; write \"%s\" for the network or \"%s\" for the host instead", clip(s.V), p.Bits(), p.Masked(), p.Addr())
-		case keep(p, s.Pos):
-			out = append(out, p)
-		}
-	}
-	return out
-}
+const defaultRepliesBurst = 40
 
 func (r *row) limits() {
 	l, out := &r.text.Limits, &r.svc.Limits
-	instances, perSource := int64(defaultInstances), int64(defaultInstancesPerSource)
-	if r.kind == builtin {
+	instances, perSource, least := int64(defaultInstances), int64(defaultInstancesPerSource), int64(0)
+	var each limit.Rate
+	var burst int
+	switch {
+	case r.isDefaults():
+	case r.kind == multiplexer:
 		instances, perSource = defaultPending, defaultPendingPerSource
+	case r.wait:
+		instances, perSource, least = defaultServers, 0, 1
+		if r.inherited["limits.instances"] {
+			l.Instances = Int{} // it is about instances of one peer each
+		}
+		r.without("the program takes its peers itself, and nobody can count them by source", "instances_per_source", "rate_per_source", "burst_per_source", "source_prefix_v4", "source_prefix_v6")
+	case r.answers():
+		instances, perSource = 0, 0
+		each, burst = defaultReplies, defaultRepliesBurst
+		r.without("datagrams are answered one by one, there are no instances", "instances", "instances_per_source")
 	}
 	*out = limit.Limits{
-		Instances:          int(r.number("limits.instances", l.Instances, instances, 0, maxInstances)),
+		Instances:          int(r.number("limits.instances", l.Instances, instances, least, maxInstances)),
 		InstancesPerSource: int(r.number("limits.instances_per_source", l.InstancesPerSource, perSource, 0, maxInstances)),
 		PrefixV4:           int(r.number("limits.source_prefix_v4", l.SourcePrefixV4, limit.DefaultPrefixV4, 1, 32)),
 		PrefixV6:           int(r.number("limits.source_prefix_v6", l.SourcePrefixV6, limit.DefaultPrefixV6, 1, 128)),
 	}
-	out.Rate, out.Burst = r.rate("limits.rate", l.Rate, "limits.burst", l.Burst)
-	out.RatePerSource, out.BurstPerSource = r.rate("limits.rate_per_source", l.RatePerSource, "limits.burst_per_source", l.BurstPerSource)
+	out.Rate, out.Burst = r.rate("limits.rate", l.Rate, "limits.burst", l.Burst, limit.Rate{}, 0)
+	out.RatePerSource, out.BurstPerSource = r.rate("limits.rate_per_source", l.RatePerSource, "limits.burst_per_source", l.BurstPerSource, each, burst)
 
 	r.svc.Overflow = choose(r, "limits.overflow", l.Overflow, []choice[service.Overflow]{{"refuse", service.OverflowRefuse}, {"queue", service.OverflowQueue}})
-	if r.svc.Overflow == service.OverflowQueue && r.kind&direct == 0 {
-		r.svc.Overflow = service.OverflowRefuse
-		if !r.inherited["limits.overflow"] {
-			r.errorf("limits.overflow", l.Overflow.Pos, "%s never lets a peer wait in the kernel's queue; write overflow = \"refuse\" instead", r.kind)
-		}
+	if r.svc.Overflow != service.OverflowQueue || r.isDefaults() {
+		return
+	}
+	why := ""
+	switch {
+	case r.kind&byName != 0 || r.kind == multiplexer:
+		why = fmt.Sprintf("%s never lets a peer wait in the kernel's queue", r.kind)
+	case r.wait:
+		why = "peers wait in the kernel's queue until the program takes them, whatever the limits are"
+	case r.style == dgram:
+		why = "a datagram that waits would hold up those of all others"
+	default:
+		return
+	}
+	r.svc.Overflow = service.OverflowRefuse
+	if !r.inherited["limits.overflow"] {
+		r.errorf("limits.overflow", l.Overflow.Pos, "%s; write overflow = \"refuse\" instead", why)
 	}
 }
 
-// rate reads "256/min" and the burst that belongs to it.
-func (r *row) rate(key string, s String, burstKey string, b Int) (limit.Rate, int) {
+// without reports limits of the row's own that mean nothing for it, and forgets
+// all of them.
+func (r *row) without(why string, keys ...string) {
+	for _, name := range keys {
+		field := find(limitsKeys, name).field(&r.text.Limits)
+		if pos := written(field); pos.IsSet() && !r.inherited["limits."+name] {
+			r.errorf("limits."+name, pos, "%s; take it out", why)
+		}
+		forget(field)
+	}
+}
+
+// rate reads "256/min" and the burst that belongs to it; def and defBurst are for
+// what is not written.
+func (r *row) rate(key string, s String, burstKey string, b Int, def limit.Rate, defBurst int) (limit.Rate, int) {
 	burst := int(r.number(burstKey, b, 0, 1, limit.MaxRate))
 	if !r.isDefaults() && r.inherited[burstKey] && (s.IsSet() || r.bad(key)) {
 		r.c.bursts[burstKey] = true
+	}
+	if !s.IsSet() && def.N > 0 {
+		if burst == 0 {
+			burst = defBurst
+		}
+		return def, burst
 	}
 	if !s.IsSet() {
 		if b.IsSet() && !r.isDefaults() && !r.inherited[burstKey] && !r.bad(key) {

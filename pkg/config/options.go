@@ -11,14 +11,15 @@ import (
 	"strings"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/account"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
 // Accounts tells who users, groups and services are; *account.DB does.
 type Accounts interface {
 	User(name string) (account.User, error)
 	Group(name string) (uint32, error)
-	Groups(u account.User) ([]uint32, error) // supplementary groups
-	Port(name string) (uint16, error)        // of TCP
+	Groups(u account.User) ([]uint32, error)    // supplementary groups
+	Port(protocol, name string) (uint16, error) // of "tcp" or "udp"
 }
 
 // Options is the machine a table is compiled for. Tests make their own.
@@ -27,13 +28,32 @@ type Options struct {
 
 	UID, GID uint32 // effective ids of the daemon; UID 0 is root
 
-	BindPrivileged   bool // CAP_NET_BIND_SERVICE
-	UnprivilegedPort int  // ports from here up need no right
-	Mark             bool // CAP_NET_ADMIN or CAP_NET_RAW, for SO_MARK
+	// What the daemon may do, by capabilities(7).
+	BindPrivileged bool // CAP_NET_BIND_SERVICE
+	NetAdmin       bool // CAP_NET_ADMIN
+	NetRaw         bool // CAP_NET_RAW
+	SysChroot      bool // CAP_SYS_CHROOT
+	SysAdmin       bool // CAP_SYS_ADMIN
+	SysNice        bool // CAP_SYS_NICE
+	SysResource    bool // CAP_SYS_RESOURCE
+
+	UnprivilegedPort int // ports from here up need no right
+
+	// What the daemon has itself, which its children cannot exceed without a
+	// right, and what the machine has.
+	HardLimits  []uint64 // by RLIMIT_* number; what is not there is unlimited
+	MaxFiles    uint64   // fs.nr_open: nobody's RLIMIT_NOFILE is above it; 0: not known
+	OOMScoreAdj int
+	CPUs        []int // the processors there may be, sorted; nil: not known
 
 	// Native says that children are started by the spawn program. The portable
-	// way cannot give a child an umask that is not the daemon's 022.
+	// way gives a child neither limits and priorities nor an umask that is not
+	// the daemon's 022.
 	Native bool
+
+	// Passed are the sockets that whoever started the daemon has opened for it,
+	// the same at every Compile.
+	Passed []service.Passed
 
 	Environ []string // the daemon's own environment, for env_pass
 
@@ -54,16 +74,29 @@ type Options struct {
 }
 
 // System are the options of the machine and process this runs in. Native is
-// true and Up is nil: who starts children and makes sockets knows better.
+// true, Up is nil and nothing is Passed: who starts children and makes sockets
+// knows better.
 func System(accounts Accounts) *Options {
 	caps := capabilities("/proc/self/status")
+	has := func(number int) bool { return caps&(1<<number) != 0 }
+	nrOpen, _ := strconv.ParseUint(line("/proc/sys/fs/nr_open"), 10, 64)
+	oom, _ := strconv.Atoi(line("/proc/self/oom_score_adj"))
 	return &Options{
 		Accounts:         accounts,
 		UID:              uint32(os.Geteuid()),
 		GID:              uint32(os.Getegid()),
-		BindPrivileged:   caps&(1<<capNetBindService) != 0,
+		BindPrivileged:   has(capNetBindService),
+		NetAdmin:         has(capNetAdmin),
+		NetRaw:           has(capNetRaw),
+		SysChroot:        has(capSysChroot),
+		SysAdmin:         has(capSysAdmin),
+		SysNice:          has(capSysNice),
+		SysResource:      has(capSysResource),
 		UnprivilegedPort: unprivilegedPort("/proc/sys/net/ipv4/ip_unprivileged_port_start"),
-		Mark:             caps&(1<<capNetAdmin|1<<capNetRaw) != 0,
+		HardLimits:       hardLimits("/proc/self/limits"),
+		MaxFiles:         nrOpen,
+		OOMScoreAdj:      oom,
+		CPUs:             possibleCPUs("/sys/devices/system/cpu/possible"),
 		Native:           true,
 		Environ:          os.Environ(),
 		Program:          program,
@@ -75,7 +108,10 @@ func System(accounts Accounts) *Options {
 // AsRoot is o for a daemon that runs as root with all its rights, whoever asks.
 func (o *Options) AsRoot() *Options {
 	root := *o
-	root.UID, root.GID, root.BindPrivileged, root.Mark = 0, 0, true, true
+	root.UID, root.GID = 0, 0
+	for _, right := range []*bool{&root.BindPrivileged, &root.NetAdmin, &root.NetRaw, &root.SysChroot, &root.SysAdmin, &root.SysNice, &root.SysResource} {
+		*right = true
+	}
 	return &root
 }
 
@@ -84,6 +120,10 @@ const (
 	capNetBindService = 10
 	capNetAdmin       = 12
 	capNetRaw         = 13
+	capSysChroot      = 18
+	capSysAdmin       = 21
+	capSysNice        = 23
+	capSysResource    = 24
 )
 
 // capabilities reads the effective set from proc_pid_status(5). Where there is
@@ -105,14 +145,52 @@ func capabilities(path string) uint64 {
 	return 0
 }
 
+// line is what a file of one line says; empty where there is none.
+func line(path string) string {
+	text, _ := os.ReadFile(path)
+	return strings.TrimSpace(string(text))
+}
+
 // unprivilegedPort reads the sysctl of ip(7); 1024 where there is none.
 func unprivilegedPort(path string) int {
-	if text, err := os.ReadFile(path); err == nil {
-		if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
-			return n
-		}
+	if n, err := strconv.Atoi(line(path)); err == nil {
+		return n
 	}
 	return 1024
+}
+
+// hardLimits reads proc_pid_limits(5), one line each:
+// "Max open files  1024  4096  files".
+func hardLimits(path string) []uint64 {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	limits := make([]uint64, len(limitNames))
+	for i, name := range limitNames {
+		limits[i] = service.RlimInfinity
+		_, rest, _ := strings.Cut(string(text), "\nMax "+name+" ")
+		rest, _, _ = strings.Cut(rest, "\n")
+		if f := strings.Fields(rest); len(f) >= 2 {
+			if n, err := strconv.ParseUint(f[1], 10, 64); err == nil {
+				limits[i] = n
+			}
+		}
+	}
+	return limits
+}
+
+// limitNames are what proc_pid_limits(5) calls the resources of rlimitKeys.
+var limitNames = []string{"cpu time", "file size", "data size", "stack size", "core file size", "resident set", "processes", "open files",
+	"locked memory", "address space", "file locks", "pending signals", "msgqueue size", "nice priority", "realtime priority", "realtime timeout"}
+
+// possibleCPUs reads the processors there may be; nil where nobody says so.
+func possibleCPUs(path string) []int {
+	list, ok := parseCPUs(line(path))
+	if !ok {
+		return nil
+	}
+	return list
 }
 
 func program(path string) error {

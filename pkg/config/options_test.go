@@ -51,7 +51,7 @@ func TestMachine(t *testing.T) {
 	if _, err := o.ReadFile(at("plain")); err != nil {
 		t.Error(err)
 	}
-	if r := o.AsRoot(); r.UID != 0 || !r.BindPrivileged || !r.Mark || r == o {
+	if r := o.AsRoot(); r.UID != 0 || !r.BindPrivileged || !r.NetAdmin || !r.NetRaw || !r.SysChroot || !r.SysAdmin || !r.SysNice || !r.SysResource || r == o {
 		t.Errorf("as root %+v", r)
 	}
 }

@@ -9,20 +9,24 @@ import (
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
-// taken knows which sockets are spoken for. The kernel's rule for two listeners
-// of one port (inet_csk_bind_conflict in Linux): they are in each other's way
-// if their addresses are equal or one is the wildcard, and their devices are
-// equal or one has none, unless both have SO_REUSEPORT. SO_REUSEADDR does not
-// help against a listener. The families never meet, because IPV6_V6ONLY is
-// always set.
+// taken knows which sockets are spoken for. The kernel's rule for two sockets of
+// one port (inet_csk_bind_conflict and inet_rcv_saddr_any in Linux) is the same
+// for listeners and for datagrams: they are in each other's way if their
+// addresses are equal or one is the wildcard, and their devices are equal or one
+// has none, unless both have SO_REUSEPORT. SO_REUSEADDR does not help against a
+// listener, and datagram sockets do not get it. The families never meet, because
+// IPV6_V6ONLY is set on all but some that were passed, which are both; TCP and
+// UDP never meet. A path is one socket of whatever kind, an abstract name one of
+// each kind, and vsock is ports and machines as TCP is ports and addresses.
 type taken map[spot]*[2]*holder // the first without, and the first with SO_REUSEPORT
 
 // A spot is an address and a device, either of which may stand for any, so
 // that a few look-ups find whoever is in the way, however many rows there are.
 type spot struct {
 	network   service.Network
-	port      uint16
-	addr      netip.Addr // without zone; not valid: any
+	port      uint32
+	addr      netip.Addr // without zone; of vsock the machine; not valid: any
+	path      string
 	device    string
 	anyDevice bool
 }
@@ -38,12 +42,45 @@ type clash struct {
 	other *row
 }
 
+// spotOf is where e is, and the address that stands for all of them there.
+func spotOf(e service.Endpoint) (at spot, wildcard netip.Addr) {
+	switch {
+	case e.Network.Unix():
+		at = spot{network: e.Network, path: e.Path}
+		if e.Path[0] == '/' {
+			at.network = service.UnixStream
+		}
+		return at, netip.Addr{}
+	case e.Network.Vsock():
+		cid := func(n uint32) netip.Addr {
+			return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+		}
+		return spot{network: service.VsockStream, port: e.Port, addr: cid(e.CID)}, cid(service.VsockAny)
+	}
+	wildcard = netip.IPv4Unspecified()
+	if e.Network.V6() {
+		wildcard = netip.IPv6Unspecified()
+	}
+	return spot{network: e.Network, port: uint32(e.Addr.Port()), addr: e.Addr.Addr().WithZone("")}, wildcard
+}
+
 // take notes that r listens on b, and reports a row that does so already.
 func (t taken) take(r *row, b bound) {
-	a := b.Addr.Addr()
-	// A link-local socket is bound to its interface (inet6_bind).
-	device := cmp.Or(r.svc.Socket.BindToDevice, a.Zone())
-	at := spot{network: b.Network, port: b.Addr.Port(), addr: a.WithZone(""), device: device}
+	if b.Dual {
+		four := b
+		four.Dual = false
+		four.Network = map[bool]service.Network{true: service.UDP4, false: service.TCP4}[b.Network.UDP()]
+		four.Addr = netip.AddrPortFrom(netip.IPv4Unspecified(), b.Addr.Port())
+		t.take(r, four)
+	}
+	at, wildcard := spotOf(b.Endpoint)
+	reuse := false
+	if b.Network.IP() {
+		// A link-local socket is bound to its interface (inet6_bind).
+		at.device = cmp.Or(r.svc.Socket.BindToDevice, b.Addr.Addr().Zone())
+		reuse = r.svc.Socket.ReusePort
+	}
+	device := at.device
 	anyAddr, anyDevice := at, at
 	anyAddr.addr = netip.Addr{}
 	anyDevice.device, anyDevice.anyDevice = "", true
@@ -52,11 +89,8 @@ func (t taken) take(r *row, b bound) {
 
 	// Who is in the way: of the same address and of the wildcard, or of any
 	// address if this is the wildcard; likewise for the device.
-	addrs := []netip.Addr{at.addr, netip.IPv4Unspecified()}
-	if b.Network == service.TCP6 {
-		addrs[1] = netip.IPv6Unspecified()
-	}
-	if a.IsUnspecified() {
+	addrs := []netip.Addr{at.addr, wildcard}
+	if at.addr == wildcard {
 		addrs = []netip.Addr{{}}
 	}
 	var other *holder
@@ -67,14 +101,15 @@ search:
 		in := []spot{s, s}
 		in[1].device = ""
 		if device == "" {
-			in = []spot{{s.network, s.port, s.addr, "", true}}
+			s.anyDevice = true
+			in = []spot{s}
 		}
 		for _, s := range in {
 			h := t[s]
 			if h == nil {
 				continue
 			}
-			if other = h[0]; other == nil && !r.svc.Socket.ReusePort {
+			if other = h[0]; other == nil && !reuse {
 				other = h[1]
 			}
 			if other != nil {
@@ -103,13 +138,17 @@ search:
 	switch {
 	case other == nil:
 	case other.row == r:
-		report("%s is taken by %s of this row already; take one out", b.Addr, other.Addr)
+		report("%s is taken by %s of this row already; take one out", b.Endpoint, other.Endpoint)
 	default:
-		report("%s is taken: row %q at %s has %s; write another address or port", b.Addr, other.row.text.ID, other.row.text.Pos, other.Addr)
+		write := "address or port"
+		if b.Network.Unix() {
+			write = "path"
+		}
+		report("%s is taken: row %q at %s has %s; write another %s", b.Endpoint, other.row.text.ID, other.row.text.Pos, other.Endpoint, write)
 	}
 
 	i := 0
-	if r.svc.Socket.ReusePort {
+	if reuse {
 		i = 1
 	}
 	for _, s := range []spot{at, anyAddr, anyDevice, both} {

@@ -226,7 +226,7 @@ func (r *reader) value(n *node, v any, row, key, example string, dst any) {
 		write := example
 		switch v := v.(type) {
 		case int64:
-			if strings.HasPrefix(example, `"`) && key != "umask" { // 0o22 arrives as 18
+			if strings.HasPrefix(example, `"`) && !octal[key] { // 0o22 arrives as 18
 				write = suggest(v, example)
 			}
 		case string: // a number or a truth value in quotes
@@ -254,6 +254,15 @@ func (r *reader) value(n *node, v any, row, key, example string, dst any) {
 			*dst = String{s, n.val}
 		} else {
 			wrong("a string")
+		}
+	case *Scalar:
+		switch v := v.(type) {
+		case string:
+			*dst = Scalar{scalar(v), n.val}
+		case int64:
+			*dst = Scalar{scalar(strconv.FormatInt(v, 10)), n.val}
+		default:
+			wrong("a number or a string")
 		}
 	case *List:
 		r.list(n, v, row, key, example, dst)
@@ -295,8 +304,22 @@ func (r *reader) value(n *node, v any, row, key, example string, dst any) {
 		} else {
 			wrong("a table")
 		}
+	case *Rlimits:
+		if t, ok := v.(map[string]any); ok {
+			dst.Pos = n.val
+			fill(r, rlimitKeys, n, t, row, key+".", dst)
+		} else {
+			wrong("a table")
+		}
 	}
 }
+
+// octal are keys whose numbers are octal, bare the lists whose strings may be
+// numbers alone.
+var (
+	octal = map[string]bool{"umask": true, "socket_mode": true, "directory_mode": true}
+	bare  = map[string]bool{"listen": true, "groups": true, "access.uids": true, "access.gids": true, "cpus": true}
+)
 
 // list takes a list of strings, or a string alone for a list of one.
 func (r *reader) list(n *node, v any, row, key, example string, dst *List) {
@@ -322,10 +345,10 @@ func (r *reader) list(n *node, v any, row, key, example string, dst *List) {
 		if i, ok := v.(int64); ok && key == "listen" && (i < 1 || i > 65535) {
 			r.report(n.val, row, key, "port %d is out of bounds; write listen = \"PORT\" with a port from 1 to 65535 instead", i)
 			return
-		} else if ok && (key == "listen" || key == "groups") {
+		} else if ok && bare[key] {
 			example = fmt.Sprintf(`"%d"`, i)
 		}
-		r.report(n.val, row, key, "%s where a list of strings is wanted; write %s = %s instead", describe(v), key, example)
+		r.report(n.val, row, key, "%s where a list of strings is wanted; write %s = %s instead", describe(v), key[strings.LastIndexByte(key, '.')+1:], example)
 	}
 }
 

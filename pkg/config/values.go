@@ -14,27 +14,78 @@ import (
 // values compiles every key of the row.
 func (r *row) values() {
 	s, v := &r.text, &r.svc
-	choose(r, "socket", s.Socket, []choice[bool]{{"stream", true}})
-	if s.Wait.V {
-		r.errorf("wait", s.Wait.Pos, "tcpmuxd runs one instance for each connection; write wait = false instead")
-	}
 	v.Hidden = s.Hidden.V
-	v.Builtin = choose(r, "builtin", s.Builtin, []choice[service.Builtin]{{"", service.BuiltinNone}, {"tcpmux", service.BuiltinTCPMUX}})
+	v.Builtin = choose(r, "builtin", s.Builtin, builtinWords)
 	v.Help = choose(r, "help", s.Help, []choice[service.Help]{{"allowed", service.HelpAllowed}, {"all", service.HelpAll}, {"off", service.HelpOff}})
 	timeout := r.duration("timeout", s.Timeout, 10*time.Second, 100*time.Millisecond, time.Hour, 0)
-	if r.kind == builtin {
+	if r.kind == multiplexer {
 		v.Timeout = timeout
 	}
 	v.OnReload = choose(r, "on_reload", s.OnReload, []choice[service.OnReload]{{"finish", service.ReloadFinish}, {"end", service.ReloadEnd}})
 	v.OnStop = choose(r, "on_stop", s.OnStop, []choice[service.OnStop]{{"leave", service.StopLeave}, {"term", service.StopTerm}, {"kill", service.StopKill}})
 	r.access()
 	r.limits()
+	r.clocks()
 	if r.kind&sockets != 0 {
-		v.Socket = r.socket()
 		r.endpoints()
+	}
+	if r.isDefaults() {
+		r.socket() // a row does so when it is known where it listens
+	}
+	if r.kind&forwards != 0 {
+		r.forward()
 	}
 	if r.kind&programs != 0 {
 		r.exec()
+	}
+}
+
+var builtinWords = []choice[service.Builtin]{{"", service.BuiltinNone}, {"tcpmux", service.BuiltinTCPMUX},
+	{"echo", service.BuiltinEcho}, {"discard", service.BuiltinDiscard}, {"chargen", service.BuiltinChargen},
+	{"daytime", service.BuiltinDaytime}, {"time", service.BuiltinTime}}
+
+// The clocks of what runs in the daemon, and of sessions. A character generator
+// never stops by itself, and its peer need not say anything: it has the shortest.
+const (
+	maxClock        = 8760 * time.Hour
+	defaultIdle     = time.Minute
+	defaultLifetime = 10 * time.Minute
+	chargenLifetime = time.Minute
+)
+
+// clocks reads idle and lifetime.
+func (r *row) clocks() {
+	s, v := &r.text, &r.svc
+	var idle, lifetime, least time.Duration
+	b := v.Builtin
+	switch {
+	case r.isDefaults() || r.kind&forwards != 0:
+	case r.session():
+		idle, least = defaultIdle, time.Second
+	case r.kind&(builtinDirect|builtinMux) != 0 && r.style == stream && (b == service.BuiltinEcho || b == service.BuiltinDiscard || b == service.BuiltinChargen):
+		idle, lifetime, least = defaultIdle, defaultLifetime, time.Second
+		if b == service.BuiltinChargen {
+			lifetime = chargenLifetime
+		}
+	default:
+		why := "only a session, of a row with datagrams and without wait, ends when its peer is silent; the program of this row ends by itself"
+		if r.kind&(builtinDirect|builtinMux) != 0 {
+			why = "it says one thing and is done"
+		}
+		for _, k := range []struct {
+			key   string
+			value String
+		}{{"idle", s.Idle}, {"lifetime", s.Lifetime}} {
+			if k.value.IsSet() && !r.inherited[k.key] && !r.both && r.kind&find(serviceKeys, k.key).kinds != 0 {
+				r.errorf(k.key, k.value.Pos, "means nothing for this row: %s; take it out", why)
+			}
+		}
+		return
+	}
+	v.Idle = r.duration("idle", s.Idle, idle, least, maxClock, 0)
+	v.Lifetime = r.duration("lifetime", s.Lifetime, lifetime, least, maxClock, 0)
+	if r.kind == execDirect {
+		v.Lifetime = 0
 	}
 }
 
