@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,7 +118,7 @@ func reap(t testing.TB, pid int) syscall.WaitStatus {
 // statusKeys are the lines of /proc/PID/status that a child is responsible for.
 var statusKeys = []string{
 	"Umask", "TracerPid", "Uid", "Gid", "Groups", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt",
-	"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
+	"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp", "Cpus_allowed_list",
 }
 
 // seen is what a program finds when it starts.
@@ -131,6 +132,8 @@ type seen struct {
 	Parent         bool // its parent is this process
 	Leader         bool // it leads a session and a process group
 	TTY            string
+	Nice, OOM      string
+	IOPrio         int
 }
 
 // look waits until pid is "wait" in its loop: Start returns as soon as execve
@@ -185,13 +188,7 @@ func lookNow(pid int) (seen, error) {
 		keep(e)
 	}
 	for _, entry := range entries {
-		var flags string
-		for line := range strings.Lines(read("fdinfo/" + entry.Name())) {
-			if v, ok := strings.CutPrefix(line, "flags:"); ok {
-				flags = strings.TrimSpace(v)
-			}
-		}
-		s.Files[entry.Name()] = link("fd/"+entry.Name()) + " " + flags
+		s.Files[entry.Name()] = link("fd/"+entry.Name()) + " " + flagsOf(read("fdinfo/"+entry.Name()))
 	}
 	status := map[string]string{}
 	for line := range strings.Lines(read("status")) {
@@ -210,19 +207,52 @@ func lookNow(pid int) (seen, error) {
 	// After the name in brackets: state, ppid, pgrp, session, tty_nr, …
 	_, stat, _ := strings.Cut(read("stat"), ") ")
 	f := strings.Fields(stat)
-	if len(f) < 5 {
+	if len(f) < 17 {
 		return s, errors.Join(err, fmt.Errorf("child %d: stat is %q", pid, stat))
 	}
 	id := fmt.Sprint(pid)
 	s.Parent = f[1] == fmt.Sprint(os.Getpid())
 	s.Leader = f[2] == id && f[3] == id
-	s.TTY = f[4]
+	s.TTY, s.Nice, s.OOM = f[4], f[16], strings.TrimSpace(read("oom_score_adj"))
+	prio, _, errno := syscall.RawSyscall(unix.SYS_IOPRIO_GET, 1, uintptr(pid), 0)
+	if errno != 0 {
+		keep(errno)
+	}
+	s.IOPrio = int(prio)
 	return s, err
+}
+
+// flagsOf finds the flags in a file of /proc/PID/fdinfo.
+func flagsOf(info string) string {
+	for line := range strings.Lines(info) {
+		if v, ok := strings.CutPrefix(line, "flags:"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// fileOf is how lookNow would show a descriptor of ours to a child that gets it.
+func fileOf(fd int) (string, error) {
+	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return "", err
+	}
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return "", err
+	}
+	flags, err := strconv.ParseUint(flagsOf(string(info)), 8, 64)
+	return fmt.Sprintf("%s 0%o", link, flags&^unix.O_CLOEXEC), err
 }
 
 // expected is what the child of a must see, in full. conn is its connection and
 // extra the environment that Start was given, without names that a.Env has.
 func expected(a *Attr, conn int, extra ...string) (seen, error) {
+	return expectedLog(a, conn, noLog, extra...)
+}
+
+func expectedLog(a *Attr, conn, log int, extra ...string) (seen, error) {
 	own, err := lookNow(os.Getpid())
 	if err != nil {
 		return own, err
@@ -231,16 +261,20 @@ func expected(a *Attr, conn int, extra ...string) (seen, error) {
 		Exe: a.Path, Cwd: a.Dir, Root: own.Root, Cmdline: a.Argv,
 		Environ: append(append([]string(nil), a.Env...), extra...),
 		Status:  own.Status, Limits: own.Limits, Parent: true, Leader: true, TTY: "0",
+		Nice: own.Nice, OOM: own.OOM, IOPrio: own.IOPrio,
 	}
 	if a.Dir == "" {
 		w.Cwd = own.Cwd
 	}
-	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", conn))
-	if err != nil {
-		return w, err
+	if a.Chroot != "" {
+		w.Root, w.Exe, w.Cwd = a.Chroot, a.Chroot+a.Path, strings.TrimSuffix(a.Chroot+a.Dir, "/")
 	}
-	link += " 02" // O_RDWR, and neither O_NONBLOCK nor O_CLOEXEC
-	w.Files = map[string]string{"0": link, "1": link, "2": link}
+	w.Files = map[string]string{}
+	for i, what := range []Stdio{Socket, a.Stdout, a.Stderr} {
+		if w.Files[strconv.Itoa(i)], err = fileOf([]int{Socket: conn, Log: log, Null: slots.null}[what]); err != nil {
+			return w, err
+		}
+	}
 	for _, k := range []string{"SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"} {
 		w.Status[k] = "0000000000000000"
 	}
@@ -258,7 +292,38 @@ func expected(a *Attr, conn int, extra ...string) (seen, error) {
 	}
 	soft, hard := OriginalNofile()
 	w.Limits["Max open files"] = fmt.Sprintf("%d %d files", soft, hard)
+	for _, l := range a.Rlimits {
+		name, unit := limitNames[l.Resource][0], limitNames[l.Resource][1]
+		w.Limits[name] = strings.TrimSpace(limitText(l.Soft) + " " + limitText(l.Hard) + " " + unit)
+	}
+	if a.Nice != nil {
+		w.Nice = strconv.Itoa(*a.Nice)
+	}
+	if a.IOPrio != nil {
+		w.IOPrio = int(a.IOPrio.Class)<<13 | int(a.IOPrio.Level)
+	}
+	if a.OOMScoreAdj != nil {
+		w.OOM = strconv.Itoa(*a.OOMScoreAdj)
+	}
+	if len(a.CPUs) > 0 {
+		w.Status["Cpus_allowed_list"] = strings.ReplaceAll(strings.Trim(fmt.Sprint(a.CPUs), "[]"), " ", ",")
+	}
 	return w, nil
+}
+
+// limitNames is what the limits are called in /proc/PID/limits, and their units.
+var limitNames = [rlimits][2]string{
+	{"Max cpu time", "seconds"}, {"Max file size", "bytes"}, {"Max data size", "bytes"}, {"Max stack size", "bytes"},
+	{"Max core file size", "bytes"}, {"Max resident set", "bytes"}, {"Max processes", "processes"}, {"Max open files", "files"},
+	{"Max locked memory", "bytes"}, {"Max address space", "bytes"}, {"Max file locks", "locks"}, {"Max pending signals", "signals"},
+	{"Max msgqueue size", "bytes"}, {"Max nice priority", ""}, {"Max realtime priority", ""}, {"Max realtime timeout", "us"},
+}
+
+func limitText(v uint64) string {
+	if v == ^uint64(0) {
+		return "unlimited"
+	}
+	return strconv.FormatUint(v, 10)
 }
 
 // status says how a child ended.

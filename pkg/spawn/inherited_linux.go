@@ -22,10 +22,13 @@ func noteInherited() {
 	buf := make([]byte, 8192)
 	for {
 		n, err := unix.ReadDirent(dir, buf)
-		if err == unix.EINTR {
+		switch {
+		case err == unix.EINTR:
 			continue
-		}
-		if err != nil || n <= 0 {
+		case err != nil:
+			noteProbed()
+			return
+		case n <= 0:
 			return
 		}
 		_, _, names := unix.ParseDirent(buf[:n], -1, nil)

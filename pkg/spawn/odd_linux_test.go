@@ -30,6 +30,7 @@ type odd struct {
 	Ignored, Blocked []int     // signals
 	Inherited        []int     // descriptors
 	InheritedTo      int       // and all from 3 to below this
+	Named            bool      // each of the inherited descriptors is another file
 	Closed           []int     // descriptors
 	Nofile           [2]uint64 // soft and hard limit, if not 0
 	Umask            int
@@ -45,6 +46,7 @@ type report struct {
 	Files   map[string]string // for each way, "Max open files" of the child
 	Nofile  [2]uint64         // OriginalNofile
 	Kept    int               // inherited descriptors that are still open
+	Lost    []string          // what Inherited says that is wrong
 	Leaky   []string          // descriptors above 2 that a child of another making would inherit
 	Ignored string            // SigIgn
 	Blocked string            // SigBlk
@@ -87,6 +89,12 @@ func oddMain(args []string) (any, error) {
 		o.Inherited = append(o.Inherited, fd)
 	}
 	for i, fd := range o.Inherited {
+		if o.Named {
+			if err := openNamed(fd); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if fd == marker {
 			o.Inherited[i] = -1
 			if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
@@ -180,6 +188,7 @@ func daemonMain(args []string) (any, error) {
 		r.Error = err.Error()
 	} else {
 		r.examine(args[1])
+		r.lookForInherited(&o, args[1])
 	}
 	if o.Poller {
 		r.Poller = openPoller()
@@ -220,7 +229,7 @@ func (r *report) examine(marker string) {
 	names, _ := filepath.Glob("/proc/self/fd/*")
 	for _, name := range names {
 		fd, _ := strconv.Atoi(filepath.Base(name))
-		if link, err := os.Readlink(name); err == nil && link == marker {
+		if link, err := os.Readlink(name); err == nil && (link == marker || strings.HasPrefix(link, "/memfd:inherited ")) {
 			r.Kept++
 		}
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 && fd > 2 {
@@ -323,6 +332,9 @@ func (r report) right(t *testing.T, inherited int) {
 	if r.CapInh != none || r.CapAmb != none {
 		t.Errorf("the daemon: inheritable capabilities %s, ambient %s", r.CapInh, r.CapAmb)
 	}
+	if r.Lost != nil {
+		t.Errorf("inherited descriptors: %s", strings.Join(r.Lost[:min(5, len(r.Lost))], "; "))
+	}
 	if r.Ignored != none || r.Blocked != none || r.Umask != "0022" || r.Leaky != nil || r.Kept != inherited {
 		t.Errorf("the daemon: ignored %s, blocked %s, umask %s, leaky %v, %d inherited kept of %d",
 			r.Ignored, r.Blocked, r.Umask, r.Leaky, r.Kept, inherited)
@@ -377,41 +389,6 @@ func TestStartedWithBlockedSignals(t *testing.T) {
 func TestStartedWithAmbientCapabilities(t *testing.T) {
 	testkit.Check(t)
 	startOdd(t, odd{Umask: 0o22, Ambient: true}).right(t, 0)
-}
-
-// CVE-2002-0871: xinetd gave children descriptors of its own.
-func TestCVE_2002_0871(t *testing.T) {
-	testkit.Check(t)
-	for _, o := range []odd{
-		{Inherited: []int{3}},
-		{Inherited: []int{4, 7, 26, 27, 28, 29, 63, 64, 255, 1000}},
-		{InheritedTo: 20},
-		{InheritedTo: 300},
-		{InheritedTo: 300, Poller: true},
-		{Inherited: []int{3, 5, 30}, Poller: true},
-		{InheritedTo: 3 + scaled(15000)},
-		{InheritedTo: 3 + scaled(15000), Blocked: signals, Ignored: signals},
-		{InheritedTo: 40, Nofile: [2]uint64{64, 64}},
-	} {
-		o.Umask = 0o22
-		n := len(o.Inherited) + max(0, o.InheritedTo-3)
-		r := startOdd(t, o)
-		r.right(t, n)
-		if o.Poller && !r.Poller {
-			t.Errorf("the Go runtime has lost its poller: %+v", o)
-		}
-	}
-}
-
-// LOW does not depend on what was inherited.
-func TestLowIsConstant(t *testing.T) {
-	testkit.Check(t)
-	want := startOdd(t, odd{Umask: 0o22})
-	for _, n := range []int{10, 1000, 3 + scaled(15000)} {
-		if r := startOdd(t, odd{Umask: 0o22, InheritedTo: n}); r.Low > want.Low || r.Slots != want.Slots {
-			t.Errorf("%d inherited descriptors: %d slots below %d, want %d below %d", n-3, r.Slots, r.Low, want.Slots, want.Low)
-		}
-	}
 }
 
 // Go's epoll and eventfd may be anywhere below.

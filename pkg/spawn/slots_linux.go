@@ -50,9 +50,9 @@ var noSlots = slotPair{-1, -1}
 
 var slots struct {
 	mu   sync.Mutex
-	low  int    // all slots are below
-	null int    // a descriptor below low that stays on /dev/null
-	n    int    // how many pairs there are
+	low  int        // all slots are below
+	null int        // a descriptor below low that stays on /dev/null
+	n    int        // how many pairs there are
 	free []slotPair // those that nobody has, all on /dev/null, the lowest last
 }
 

@@ -116,58 +116,87 @@ func TestChildSees(t *testing.T) {
 			eachWay(t, func(t *testing.T, twin bool) {
 				a := c.attr
 				a.Path = progWait
-				p, err := a.Compile()
-				if twin && a.Umask != daemonUmask {
-					if err == nil || !strings.Contains(err.Error(), "umask") {
-						t.Errorf("Compile: %v, want an error about the umask", err)
-					}
-					return
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				s := newSpawner(t)
-				// Twice: what the first child did must not show in the second.
-				for range 2 {
-					conn, peer := pair(t)
-					want, err := expected(&a, conn, c.extra...)
-					if err != nil {
-						t.Fatal(err)
-					}
-					var extra []byte
-					for _, e := range c.extra {
-						extra = append(append(extra, e...), 0)
-					}
-					pid, err := s.Start(p, conn, extra)
-					if err != nil {
-						t.Fatal(err)
-					}
-					got, err := look(pid)
-					syscall.Close(conn)
-					unix.Shutdown(int(peer.Fd()), unix.SHUT_WR)
-					if s := status(reap(t, pid)); s != "exit 0" {
-						t.Errorf("the child ended with %s", s)
-					}
-					if err != nil {
-						t.Fatal(err)
-					}
-					if diff := cmp.Diff(want, got); diff != "" {
-						t.Errorf("the child sees (-want +got):\n%s", diff)
-					}
-					wire := ""
-					if a.Go {
-						wire = "+Go\r\n"
-					}
-					if r := received(t, peer); r != wire {
-						t.Errorf("the peer got %q, want %q", r, wire)
-					}
-				}
-				if s.PID() != 0 {
-					t.Errorf("PID is %d after the start", s.PID())
-				}
+				childSees(t, twin, &a, noLog, c.extra...)
 			})
 		})
 	}
+}
+
+// childSees starts children of a, whose program is "wait", and compares. What the
+// twin cannot do it must have said.
+func childSees(t *testing.T, twin bool, a *Attr, log int, env ...string) {
+	t.Helper()
+	p, err := a.Compile()
+	if word := twinCannot(a); twin && word != "" {
+		if err == nil || !strings.HasPrefix(err.Error(), word) || !strings.HasSuffix(err.Error(), "here: the spawn program is turned off") {
+			t.Errorf("Compile: %v, want an error about %s", err, word)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log != noLog {
+		p.SetLog(log)
+	}
+	s := newSpawner(t)
+	// Twice: what the first child did must not show in the second.
+	for range 2 {
+		conn, peer := pair(t)
+		want, err := expectedLog(a, conn, log, env...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var extra []byte
+		for _, e := range env {
+			extra = append(append(extra, e...), 0)
+		}
+		pid, err := s.Start(p, conn, extra)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := look(pid)
+		syscall.Close(conn)
+		unix.Shutdown(int(peer.Fd()), unix.SHUT_WR)
+		if s := status(reap(t, pid)); s != "exit 0" {
+			t.Errorf("the child ended with %s", s)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("the child sees (-want +got):\n%s", diff)
+		}
+		wire := ""
+		if a.Go {
+			wire = "+Go\r\n"
+		}
+		if r := received(t, peer); r != wire {
+			t.Errorf("the peer got %q, want %q", r, wire)
+		}
+	}
+	if s.PID() != 0 {
+		t.Errorf("PID is %d after the start", s.PID())
+	}
+}
+
+// twinCannot is the first word of what the twin says to a, if it refuses it.
+func twinCannot(a *Attr) string {
+	switch {
+	case a.Umask != daemonUmask:
+		return "umask"
+	case len(a.Rlimits) > 0:
+		return "rlimits"
+	case a.Nice != nil:
+		return "nice"
+	case a.IOPrio != nil:
+		return "ioprio"
+	case a.OOMScoreAdj != nil:
+		return "oom_score_adj"
+	case len(a.CPUs) > 0:
+		return "cpus"
+	}
+	return ""
 }
 
 // CVE-2013-4342: xinetd ran TCPMUX services as root whatever their user was.
@@ -245,7 +274,7 @@ func checkFailure(t testing.TB, twin bool, pid int, err error, want *Error) {
 	}
 	w := *want
 	if twin {
-		if w.Step != "check" && w.Step != "reply" {
+		if w.Step != "check" && w.Step != "reply" && w.Step != "log" {
 			w.Step = "start"
 		}
 		if pid != 0 {
@@ -279,6 +308,24 @@ func TestCompileRefuses(t *testing.T) {
 		"NUL in environment": func(a *Attr) { a.Env = []string{"A=\x00"} },
 		"no name":            func(a *Attr) { a.Env = []string{"=x"} },
 		"no value":           func(a *Attr) { a.Env = []string{"A"} },
+		"relative root":      func(a *Attr) { a.Chroot = "srv" },
+		"NUL in root":        func(a *Attr) { a.Chroot = "/\x00" },
+		"stdout":             func(a *Attr) { a.Stdout = Null + 1 },
+		"stderr":             func(a *Attr) { a.Stderr = Null + 1 },
+		"rlimit below":       func(a *Attr) { a.Rlimits = []Rlimit{{Resource: -1}} },
+		"rlimit above":       func(a *Attr) { a.Rlimits = []Rlimit{{Resource: 16}} },
+		"rlimit twice":       func(a *Attr) { a.Rlimits = []Rlimit{{0, 1, 1}, {0, 1, 1}} },
+		"rlimit crossed":     func(a *Attr) { a.Rlimits = []Rlimit{{0, 2, 1}} },
+		"nice below":         func(a *Attr) { a.Nice = new(-21) },
+		"nice above":         func(a *Attr) { a.Nice = new(20) },
+		"ioprio none":        func(a *Attr) { a.IOPrio = &IOPrio{0, 0} },
+		"ioprio class":       func(a *Attr) { a.IOPrio = &IOPrio{4, 0} },
+		"ioprio level":       func(a *Attr) { a.IOPrio = &IOPrio{2, 8} },
+		"ioprio idle":        func(a *Attr) { a.IOPrio = &IOPrio{3, 1} },
+		"oom below":          func(a *Attr) { a.OOMScoreAdj = new(-1001) },
+		"oom above":          func(a *Attr) { a.OOMScoreAdj = new(1001) },
+		"cpu below":          func(a *Attr) { a.CPUs = []int{0, -1} },
+		"cpu above":          func(a *Attr) { a.CPUs = []int{8192} },
 	} {
 		eachWay(t, func(t *testing.T, _ bool) {
 			a := good

@@ -98,8 +98,13 @@ type started struct {
 // there.
 func startHeld(t *testing.T, s *Spawner, a *Attr, before string) (path string, done chan started, peer *os.File) {
 	t.Helper()
+	return startHeldProgram(t, s, compile(t, a), before)
+}
+
+// startHeldProgram changes p.
+func startHeldProgram(t *testing.T, s *Spawner, p *Program, before string) (path string, done chan started, peer *os.File) {
+	t.Helper()
 	path = fifo(t)
-	p := compile(t, a)
 	p.hold(before, path)
 	conn, peer := pair(t)
 	done = make(chan started, 1)
