@@ -1,0 +1,269 @@
+#!/bin/bash
+# Runs tcpmuxd and the units of contrib/systemd under a real systemd: sockets of
+# all kinds, reload, watchdog, restart, stop, hardening. It prints what it looks
+# at, and ends with 0 if all of it is so.
+#
+# usage: systemd.sh tcpmuxd tcpmux
+#   as root; the two are static programs
+#
+# The systemd is the first process of namespaces of its own. Its root is an
+# overlay of the machine's whose writes go to memory, its /tmp, /run and /dev are
+# its own, and no unit of the system is started: left to itself, systemd would
+# clean up the machine it finds. What is outside of this is the one cgroup that it
+# manages, which is removed in the end.
+set -euo pipefail
+shopt -s inherit_errexit
+
+if [ $# != 2 ] || [ "$(id -u)" != 0 ]; then
+	echo "usage, as root: $0 tcpmuxd tcpmux" >&2
+	exit 64
+fi
+if [ -z "${SYSTEMD_SH-}" ]; then
+	exec env SYSTEMD_SH=inside unshare --mount --propagation private "$0" "$@"
+fi
+units=$(cd "$(dirname "$0")/../systemd" && pwd)
+
+# A directory in memory, which goes with this script's mount namespace.
+base=$(mktemp -d /var/tmp/tcpmuxd-systemd-XXXXXX)
+group=
+machine=
+init=
+finish() {
+	code=$?
+	set +e
+	trap - EXIT
+	if [ $code != 0 ]; then
+		echo "== the daemon"
+		tail -n 60 "$base/run/tcpmuxd.log" 2>/dev/null
+		echo "== systemd"
+		cat "$base/systemd.log"
+		[ -z "$init" ] || inside systemctl status --full --no-pager --lines=0 '*tcpmuxd*' 'test-*'
+	fi >&2
+	# With the first process of its namespace the kernel ends all of them.
+	[ -z "$machine" ] || { kill -9 "$machine"; wait "$machine"; } 2>/dev/null
+	for _ in $(seq 100); do
+		[ -d "$group" ] || break
+		find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.05
+	done
+	[ ! -d "$group" ] || { echo "the cgroup $group is left" >&2; code=1; }
+	umount -R -l "$base"
+	rmdir "$base"
+	exit $code
+}
+trap finish EXIT
+trap 'exit 1' INT TERM HUP
+
+mount -t tmpfs tmpfs "$base"
+mkdir "$base"/{cgroup,upper,work,root,run}
+mount -t tmpfs tmpfs "$base/run"
+mount -t cgroup2 none "$base/cgroup"
+group=$base/cgroup/tcpmuxd-systemd-$$
+mkdir "$group"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$base/upper,workdir=$base/work" "$base/root"
+root=$base/root
+mount --bind "$base/run" "$root/run" # from here on seen on both sides
+
+install -D -m 755 "$1" "$root/usr/local/sbin/tcpmuxd"
+install -D -m 755 "$2" "$root/usr/local/bin/tcpmux"
+: >"$root/etc/fstab"
+table=$root/etc/tcpmuxd.toml
+system=$base/run/systemd/system
+mkdir -p "$system"
+cp "$units"/tcpmuxd.s* "$system" 2>/dev/null || :
+[ -e "$system/tcpmuxd.service" ] && [ -e "$system/tcpmuxd.socket" ]
+# For every unit: nothing of the system may come with it.
+dropin() { # unit, lines
+	mkdir -p "$system/$1.d"
+	printf '%s\n' '[Unit]' DefaultDependencies=no "${@:2}" >"$system/$1.d/test.conf"
+}
+dropin tcpmuxd.socket
+dropin tcpmuxd.service '[Service]' StandardError=append:/run/tcpmuxd.log WatchdogSec=2
+socket() { # name, lines
+	printf '%s\n' '[Socket]' Service=tcpmuxd.service "FileDescriptorName=$1" "${@:2}" >"$system/test-$1.socket"
+	dropin "test-$1.socket"
+}
+socket direct ListenStream=127.0.0.1:2001
+socket udp ListenDatagram=127.0.0.1:2002
+socket unix ListenStream=/run/test.stream
+socket seq ListenSequentialPacket=/run/test.seq
+socket unwanted ListenStream=127.0.0.1:2003
+socket fifo ListenFIFO=/run/test.fifo
+printf '%s\n' '[Unit]' DefaultDependencies=no >"$system/test.target"
+# It would be started by nothing; this is for the day that is not true.
+for unit in systemd-tmpfiles-setup systemd-tmpfiles-clean systemd-udevd systemd-journald; do
+	ln -s /dev/null "$system/$unit.service"
+done
+
+cat >"$table" <<'T'
+[server]
+grace = "0s"
+[defaults]
+user = "nobody"
+[service.tcpmux]
+builtin = "tcpmux"
+[service."tcpmux/+env"]
+exec = ["/usr/bin/env"]
+[service."tcpmux/+cat"]
+exec = ["/bin/cat"]
+[service.direct]
+exec = ["/bin/cat"]
+[service.udp]
+socket = "dgram"
+builtin = "echo"
+[service.unix]
+exec = ["/bin/cat"]
+[service.seq]
+socket = "seqpacket"
+exec = ["/bin/cat"]
+T
+
+(
+	echo "$BASHPID" >"$group/cgroup.procs"
+	cd "$root"
+	# shellcheck disable=SC2016
+	exec setpriv --pdeathsig KILL unshare --cgroup --fork --kill-child --pid --mount --ipc --uts --net bash -ec '
+		ip link set lo up
+		mount --make-rprivate /
+		mount -t proc proc proc
+		mount -t tmpfs tmpfs tmp
+		mount -t tmpfs tmpfs dev
+		for n in null zero full random urandom tty; do
+			: >dev/$n
+			mount --bind /dev/$n dev/$n
+		done
+		mount -t sysfs -o ro sysfs sys
+		mount -t cgroup2 none sys/fs/cgroup
+		mkdir old
+		pivot_root . old
+		umount -l /old
+		rmdir /old
+		exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system --unit=test.target
+	'
+) >"$base/systemd.log" 2>&1 </dev/null &
+machine=$!
+
+bound=30 # seconds that anything may take
+fail() { echo "FAIL: $*" >&2; exit 1; }
+until_() { # command: until it succeeds
+	local end=$((SECONDS + bound))
+	until "$@" >/dev/null 2>&1; do
+		[ $SECONDS -lt $end ] || fail "never true: $*"
+		sleep 0.02
+	done
+}
+said() { grep -qF -- "$1" "$base/run/tcpmuxd.log"; }
+booted() { init=$(cat "/proc/$machine/task/$machine/children") && init=${init%% *} && [ -n "$init" ] && [ -S "$base/run/systemd/private" ]; }
+until_ booted
+inside() { timeout -k 1 "$bound" nsenter -t "$init" -m -p -n -i -u -- "$@"; }
+until_ inside systemctl is-active test.target
+
+property() { inside systemctl show -P "$1" tcpmuxd.service; }
+is() { [ "$(property "$1")" = "$2" ]; }
+isnt() { [ "$(property "$1")" != "$2" ]; }
+# Sends a line and prints what comes back: family, type, address.
+# shellcheck disable=SC2016
+ask() {
+	inside perl -MSocket -e 'alarm 20; my ($kind, $addr, $line) = @ARGV;
+		my ($f, $t, $a) = $addr =~ m{^/} ? (AF_UNIX, $kind eq "seqpacket" ? SOCK_SEQPACKET : SOCK_STREAM, sockaddr_un($addr))
+			: (AF_INET, $kind eq "dgram" ? SOCK_DGRAM : SOCK_STREAM, sockaddr_in($addr, inet_aton("127.0.0.1")));
+		socket(S, $f, $t, 0) && connect(S, $a) or die "$addr: $!"; send(S, $line, 0) or die $!;
+		recv(S, my $b, 4096, 0); print $b' "$@"
+}
+echoes() { [ "$(ask "$1" "$2" "hello $3")" = "hello $3" ] || fail "$1 $2 does not echo"; }
+mux() { inside /usr/local/bin/tcpmux 127.0.0.1:1 "$@" </dev/null; }
+
+echo "== socket activation, on port 1 and on sockets of every kind"
+inside systemctl start tcpmuxd.socket test-{direct,udp,unix,seq,unwanted,fifo}.socket
+is ActiveState inactive || fail "the daemon was started by nothing"
+env=$(mux env)
+is ActiveState active || fail "the daemon is not active"
+grep -q '^TCPMUX_SERVICE=env' <<<"$env" || fail "no environment: $env"
+if grep -E '^(LISTEN_|NOTIFY_|WATCHDOG_|INVOCATION_ID|SYSTEMD_)' <<<"$env"; then fail "a child sees the manager's variables"; fi
+echoes stream 2001 direct
+echoes dgram 2002 udp
+echoes stream /run/test.stream unix
+echoes seqpacket /run/test.seq seq
+until_ said "matches no row"
+grep -F "matches no row" "$base/run/tcpmuxd.log" | grep -qF 127.0.0.1:2003 || fail "another socket matches no row"
+said "a passed socket is not used" || fail "the FIFO is not reported"
+[ "$(grep -cF "matches no row" "$base/run/tcpmuxd.log")" = 1 ] || fail "more than one socket matches no row"
+
+echo "== what the daemon says of itself"
+until_ is StatusText "serving 7 rows, 0 instances"
+is NotifyAccess main
+main=$(property MainPID)
+status=$(inside cat "/proc/$main/status")
+grep -qP '^NoNewPrivs:\t0$' <<<"$status" || fail "NoNewPrivs is set"
+grep -qP '^Seccomp:\t0$' <<<"$status" || fail "system calls are filtered"
+
+echo "== reload"
+printf '[service."tcpmux/+date"]\nexec = ["/bin/date", "+%%Y"]\n' >>"$table"
+inside systemctl reload tcpmuxd
+until_ is StatusText "serving 8 rows, 0 instances"
+is ActiveState active || fail "it is $(property ActiveState) after the reload"
+[ "$(mux date)" = "$(date +%Y)" ] || fail "the new row is not served"
+cp "$table" "$base/good"
+echo nonsense >>"$table"
+inside systemctl reload tcpmuxd
+until_ is StatusText "serving 8 rows, 0 instances; the last reload failed, see the log"
+until_ is ActiveState active
+mux date >/dev/null
+cp "$base/good" "$table"
+inside systemctl reload tcpmuxd
+until_ is StatusText "serving 8 rows, 0 instances"
+is MainPID "$main" || fail "it was started again"
+
+echo "== a child outlives a restart, and nobody is refused meanwhile"
+mkfifo "$base/to" "$base/from"
+inside /usr/local/bin/tcpmux 127.0.0.1:1 cat <"$base/to" >"$base/from" &
+child=$!
+exec 5>"$base/to" 6<"$base/from"
+echo before >&5
+read -r -t "$bound" line <&6 && [ "$line" = before ] || fail "cat does not answer"
+(for i in $(seq 40); do mux date >/dev/null || exit 1; done) &
+clients=$!
+inside systemctl restart tcpmuxd
+isnt MainPID "$main" || fail "it was not started again"
+wait $clients || fail "a client was refused during the restart"
+echo after >&5
+read -r -t "$bound" line <&6 && [ "$line" = after ] || fail "the child did not outlive the restart"
+exec 5>&-
+wait $child
+exec 6<&-
+echoes stream 2001 again
+echoes seqpacket /run/test.seq again
+
+echo "== the watchdog is fed, and bites"
+main=$(property MainPID)
+fed=$(property WatchdogTimestampMonotonic)
+until_ isnt WatchdogTimestampMonotonic "$fed"
+fed=$(property WatchdogTimestampMonotonic)
+until_ isnt WatchdogTimestampMonotonic "$fed"
+is MainPID "$main" || fail "it was killed though it was alive"
+restarts=$(property NRestarts)
+inside kill -STOP "$main"
+date=$(mux date) || fail "who came while the daemon hung was refused"
+[ "$date" = "$(date +%Y)" ] || fail "while the daemon hung: $date"
+isnt MainPID "$main" || fail "the daemon that hung answers"
+isnt NRestarts "$restarts" || fail "systemd has not started it again"
+
+echo "== stop"
+inside systemctl stop test-{direct,udp,unix,seq,unwanted,fifo}.socket tcpmuxd.socket tcpmuxd.service
+is ActiveState inactive || fail "it is $(property ActiveState)"
+is Result success || fail "the result is $(property Result)"
+said stopped || fail "it was not stopped in order"
+
+echo "== hardened"
+cp "$units/tcpmuxd.service.d/hardening.conf" "$system/tcpmuxd.service.d"
+inside systemctl daemon-reload
+inside systemctl start tcpmuxd.socket test-{direct,udp,unix,seq}.socket
+mux date >/dev/null
+echoes stream 2001 hardened
+echoes dgram 2002 hardened
+echoes stream /run/test.stream hardened
+echoes seqpacket /run/test.seq hardened
+main=$(property MainPID)
+grep -qP '^NoNewPrivs:\t1$' <<<"$(inside cat "/proc/$main/status")" || fail "NoNewPrivs is not set"
+inside systemctl stop tcpmuxd.socket tcpmuxd.service
+is Result success || fail "the result is $(property Result)"
+echo "== all of it is so"
