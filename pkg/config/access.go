@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
 func (r *row) access() {
@@ -99,10 +100,10 @@ func (r *row) judges() {
 			r.errorf(key, pos, "says nothing of machines, and row %q listens on %s; take one of the two out", r.text.ID, b.Endpoint)
 		case n.Unix() && !users.IsSet():
 			r.errorf(ipKey, ip.Pos, "says nothing of users, and row %q listens on %s; write access.uids or access.gids as well", r.text.ID, b.Endpoint)
+		case n == service.UnixDgram:
+			r.errorf(usersKey, users.Pos, "nobody is known to be the peer of datagrams on %s; take it out, and say by socket_mode and socket_group who may write", b.Endpoint)
 		case n.Unix() && r.wait:
 			r.errorf(usersKey, users.Pos, "row %q has wait = true, so its program accepts the peers of %s and nobody can judge them before; take it out, and say by socket_mode and socket_group who may connect", r.text.ID, b.Endpoint)
-		case n.Unix() && n.Dgram():
-			r.errorf(usersKey, users.Pos, "nobody is known to be the peer of datagrams on %s; take it out, and say by socket_mode and socket_group who may write", b.Endpoint)
 		case n.IP() && !ip.IsSet():
 			r.errorf(usersKey, users.Pos, "says nothing of addresses, and row %q listens on %s; write access.allow as well", r.text.ID, b.Endpoint)
 		default:

@@ -91,7 +91,13 @@ func (r *row) entry(l String) (ports bool) {
 	case strings.HasPrefix(s, "vsock:"):
 		r.vsock(l)
 	case strings.HasPrefix(s, "unix:"):
-		r.errorf("listen", l.Pos, "a unix socket is its path alone; write %s instead", clip(strings.TrimLeft(s[len("unix:"):], "/ ")))
+		write := strings.TrimPrefix(strings.TrimPrefix(s, "unix:"), "//")
+		if write == "" || write[0] != '/' && write[0] != '@' {
+			write = "/PATH"
+		}
+		r.errorf("listen", l.Pos, "a unix socket is its path alone; write %s instead", clip(write))
+	case strings.Contains(s, "/") && !strings.Contains(s, ":") && !strings.HasSuffix(s, "/tcp") && !strings.HasSuffix(s, "/udp"):
+		r.errorf("listen", l.Pos, "%s is a relative path; write the whole path, such as \"/run/NAME.sock\", instead", clip(s))
 	default:
 		if host, lo, hi, ok := r.split(l); ok {
 			r.listenOn(host, lo, hi, l)

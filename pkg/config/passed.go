@@ -75,14 +75,15 @@ func (c *compiler) passByName(rows []*row) {
 	}
 	for _, p := range c.passed {
 		for _, r := range called[p.Name] {
-			r.passed = append(r.passed, p) // a disabled row is checked as if it had it
 			if r.disabled {
+				r.passed = append(r.passed, p) // it is checked as if it had it
 				continue
 			}
 			if p.row != nil {
 				r.errorf("", r.text.Pos, "the socket %s was passed, and row %q at %s has that name, too; give the socket the key of the row it is for", p, p.row.text.ID, p.row.text.Pos)
 				continue
 			}
+			r.passed = append(r.passed, p)
 			p.row, p.use = r, true
 		}
 	}
@@ -91,7 +92,7 @@ func (c *compiler) passByName(rows []*row) {
 // takePassed adds what was passed by the row's name.
 func (r *row) takePassed() {
 	for _, p := range r.passed {
-		if r.wrongKind(p) || r.disabled && p.row != nil {
+		if r.wrongKind(p) {
 			continue
 		}
 		if _, twice := r.heard[p.Endpoint]; twice {
@@ -198,7 +199,8 @@ func (r *row) takeWild(p *passed) {
 	switch {
 	case at[0] < 0 && at[1] < 0:
 	case at[0] < 0 || at[1] < 0:
-		b := r.listen[max(at[0], at[1])]
+		b := &r.listen[max(at[0], at[1])]
+		b.passed = true // and no right is asked for
 		r.errorf("listen", b.pos, "the socket %s was passed, which is for IPv4 and IPv6, and the row wants one of them; write both, or pass one with BindIPv6Only=ipv6-only", p)
 	default:
 		r.listen[at[0]] = bound{p.Endpoint, r.listen[at[0]].pos, true}

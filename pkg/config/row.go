@@ -234,6 +234,7 @@ func (r *row) take(key string, dst, src any) {
 	case *Keepalive:
 		if src := src.(*Keepalive); !dst.Pos.IsSet() && src.Pos.IsSet() {
 			*dst = *src
+			r.inherited[key] = true
 			for _, k := range keepaliveKeys {
 				r.inherited[key+"."+k.name] = true
 			}

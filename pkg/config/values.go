@@ -72,6 +72,9 @@ func (r *row) clocks() {
 		if r.kind&(builtinDirect|builtinMux) != 0 {
 			why = "it says one thing and is done"
 		}
+		if r.answers() {
+			why = "each datagram is answered by itself"
+		}
 		for _, k := range []struct {
 			key   string
 			value String
