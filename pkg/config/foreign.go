@@ -4,7 +4,10 @@
 
 package config
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // A foreign word stands for the key it is called by here.
 type foreign struct {
@@ -17,18 +20,45 @@ type foreign struct {
 var foreignWords = func() map[string]foreign {
 	all := make(map[string]foreign)
 	for key, f := range map[string]struct{ write, words string }{
-		"exec":                        {`exec = ["/path/of/program", "ARGUMENT"]`, "server server_args command cmd program path args arguments argv execstart"},
-		"listen":                      {`listen = "PORT" or "ADDRESS:PORT"`, "port ports bind address addr listenstream"},
-		"bind_to_device":              {`listen = "ADDRESS:PORT" or bind_to_device = "eth0"`, "interface device"},
-		"enabled":                     {`enabled, with true and false swapped,`, "disable disabled"},
-		"socket":                      {`socket = "stream"`, "socket_type"},
-		"user":                        {`user = "nobody"`, "uid username owner"},
-		"group":                       {`group = "nogroup"`, "gid groupname"},
-		"groups":                      {`groups = ["adm"]`, "supplementarygroups"},
-		"cwd":                         {`cwd = "/"`, "chdir dir directory workdir workingdirectory"},
-		"env":                         {`env = { NAME = "value" }`, "environment setenv"},
-		"env_pass":                    {`env_pass = ["NAME"]`, "passenv passenvironment"},
-		"env_file":                    {`env_file = "/path"`, "environmentfile"},
+		"exec":             {`exec = ["/path/of/program", "ARGUMENT"]`, "server server_args command cmd program path args arguments argv execstart"},
+		"listen":           {`listen = "PORT", "ADDRESS:PORT", "/PATH" or "vsock:PORT"`, "port ports bind address addr listenstream listendatagram listensequentialpacket sockets"},
+		"bind_to_device":   {`listen = "ADDRESS:PORT" or bind_to_device = "eth0"`, "interface device bindtodevice"},
+		"enabled":          {`enabled, with true and false swapped,`, "disable disabled"},
+		"socket":           {`socket = "stream", "dgram" or "seqpacket"`, "socket_type sockettype"},
+		"protocol":         {`protocol = "tcp" or "udp"`, "family bindipv6only"},
+		"wait":             {`wait, which is the opposite of it,`, "nowait accept"},
+		"builtin":          {`builtin = "echo"`, "internal"},
+		"forward":          {`forward = "ADDRESS:PORT"`, "redirect proxy target targets"},
+		"idle":             {`idle = "1m"`, "exitidletimesec idletimeout"},
+		"lifetime":         {`lifetime = "1h"`, "runtimemaxsec connectionlifetime"},
+		"user":             {`user = "nobody"`, "uid username owner"},
+		"group":            {`group = "nogroup"`, "gid groupname"},
+		"groups":           {`groups = ["adm"]`, "supplementarygroups"},
+		"cwd":              {`cwd = "/"`, "chdir dir directory workdir workingdirectory"},
+		"chroot":           {`chroot = "/srv/ftp"`, "root rootdirectory"},
+		"env":              {`env = { NAME = "value" }`, "environment setenv"},
+		"env_pass":         {`env_pass = ["NAME"]`, "passenv passenvironment"},
+		"env_file":         {`env_file = "/path"`, "environmentfile"},
+		"stdout":           {`stdout = "socket", "log" or "null"`, "standardoutput"},
+		"stderr":           {`stderr = "socket", "log" or "null"`, "standarderror"},
+		"nice":             {`nice = 10`, "niceness"},
+		"ioprio":           {`ioprio = "best-effort:4"`, "ioschedulingclass ioschedulingpriority ionice"},
+		"oom_score_adj":    {`oom_score_adj = 500`, "oomscoreadjust oom_score"},
+		"cpus":             {`cpus = "0-3,7"`, "cpuaffinity cpu_affinity affinity"},
+		"socket_mode":      {`socket_mode = "0666"`, "socketmode mode perm"},
+		"socket_user":      {`socket_user = "root"`, "socketuser"},
+		"socket_group":     {`socket_group = "adm"`, "socketgroup"},
+		"directory_mode":   {`directory_mode = "0755"`, "directorymode"},
+		"pass_credentials": {`pass_credentials = true`, "passcredentials passcred"},
+		"reuseport":        {`reuseport = true`, "reuse_port"},
+		"defer_accept":     {`defer_accept = "30s"`, "deferacceptsec"},
+		"congestion":       {`congestion = "cubic"`, "tcpcongestion"},
+		"ttl":              {`ttl = 64`, "ipttl"},
+		"tos":              {`tos = 0x10`, "iptos"},
+		"rcvbuf":           {`rcvbuf = 65536`, "receivebuffer recvbuf"},
+		"sndbuf":           {`sndbuf = 65536`, "sendbuffer"},
+		"keepalive":        {`keepalive = { idle = "2h", interval = "75s", count = 9 }`, "keepalivetimesec keepaliveintervalsec keepaliveprobes"},
+
 		"access.allow":                {`access.allow = ["192.0.2.0/24"]`, "only_from ipaddressallow"},
 		"access.deny":                 {`access.deny = ["192.0.2.0/24"]`, "no_access ipaddressdeny"},
 		"limits.instances":            {`limits.instances = 40`, "max max_connections maxconnections max_instances"},
@@ -38,6 +68,11 @@ var foreignWords = func() map[string]foreign {
 		for w := range strings.FieldsSeq(f.words) {
 			all[w] = foreign{key, f.write}
 		}
+	}
+	// xinetd's rlimit_cpu and systemd's LimitCPU.
+	for _, k := range rlimitKeys {
+		f := foreign{"rlimits." + k.name, fmt.Sprintf("rlimits.%s = %s", k.name, k.example)}
+		all["rlimit_"+k.name], all["limit"+k.name] = f, f
 	}
 	return all
 }()
