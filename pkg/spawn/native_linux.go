@@ -177,7 +177,7 @@ func (s *spawner) open() error {
 // lastFD is the end of a close_range(2) that has none.
 const lastFD = ^uintptr(0) >> 32
 
-// from is the low descriptor that has what a child is to have.
+// from is the low descriptor that has what a child is to have. slotMu is held.
 func (s *spawner) from(what Stdio) uintptr {
 	switch what {
 	case Log:
@@ -210,7 +210,6 @@ func (s *spawner) start(p *Program, conn int, extraEnv []byte) (int, error) {
 	if step, errno := s.occupy(p, conn); errno != 0 {
 		return 0, &Error{Step: step, Errno: errno}
 	}
-	s.ops[headStdout].a[0], s.ops[headStderr].a[0] = s.from(p.attr.Stdout), s.from(p.attr.Stderr)
 	r := enter(&s.call)
 	atomic.StoreInt32(&s.pid, 0)
 	s.vacate()

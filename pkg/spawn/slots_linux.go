@@ -86,7 +86,8 @@ func giveSlots(own slotPair) {
 }
 
 // occupy puts conn onto its slot, in one step: the number is never free. If p
-// has a log that is not in the other slot, it is put there. It also forgets how
+// has a log that is not in the other slot, it is put there. The steps that make
+// descriptors 1 and 2 are told where to find what they are. It also forgets how
 // far the last child came, so that release does not take this one to be there
 // already.
 func (s *spawner) occupy(p *Program, conn int) (step string, errno syscall.Errno) {
@@ -103,6 +104,7 @@ func (s *spawner) occupy(p *Program, conn int) (step string, errno syscall.Errno
 		}
 		s.logID = p.logID
 	}
+	s.ops[headStdout].a[0], s.ops[headStderr].a[0] = s.from(p.attr.Stdout), s.from(p.attr.Stderr)
 	return "slot", dup3(conn, s.slots.conn)
 }
 
