@@ -37,7 +37,7 @@ finish() {
 		tail -n 60 "$base/run/tcpmuxd.log" 2>/dev/null
 		echo "== systemd"
 		cat "$base/systemd.log"
-		[ -z "$init" ] || inside systemctl status --full --no-pager --lines=0 '*tcpmuxd*' 'test-*'
+		[ -z "$init" ] || inside systemctl status --full --no-pager --lines=0 tcpmuxd.service
 	fi >&2
 	# With the first process of its namespace the kernel ends all of them.
 	[ -z "$machine" ] || { kill -9 "$machine"; wait "$machine"; } 2>/dev/null
