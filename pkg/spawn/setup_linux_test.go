@@ -37,6 +37,33 @@ func allLimits() []Rlimit {
 	return all
 }
 
+// noLimits are some of those that we have not: without a soft limit, or with it
+// alone.
+func noLimits(t *testing.T) (list []Rlimit) {
+	for i := range rlimits {
+		var lim unix.Rlimit
+		if err := unix.Getrlimit(i, &lim); err == nil && lim.Max == noLimit {
+			list = append(list, Rlimit{i, []uint64{noLimit, 1 << 28}[len(list)%2], noLimit})
+		}
+	}
+	if len(list) < 2 {
+		t.Fatalf("there are limits on everything: %v", list)
+	}
+	return list
+}
+
+// someCPU is a processor that we may run on.
+func someCPU() int {
+	var set unix.CPUSet
+	unix.SchedGetaffinity(0, &set)
+	for i := range 1024 {
+		if set.IsSet(i) {
+			return i
+		}
+	}
+	return 0
+}
+
 // programRoot is a root directory with nothing but the programs in /bin. "link"
 // leads to "wait" only for those who are in it.
 func programRoot(t testing.TB) string {
@@ -69,7 +96,7 @@ func TestChildIsSetUp(t *testing.T) {
 		"all limits": plain(func(a *Attr) { a.Rlimits = allLimits() }),
 		"one limit":  plain(func(a *Attr) { a.Rlimits = []Rlimit{{unix.RLIMIT_CORE, 0, 0}} }),
 		"no limits": plain(func(a *Attr) {
-			a.Rlimits = []Rlimit{{unix.RLIMIT_CPU, noLimit, noLimit}, {unix.RLIMIT_CORE, 1, noLimit}}
+			a.Rlimits = noLimits(t)
 		}),
 		"descriptors":   plain(func(a *Attr) { a.Rlimits = []Rlimit{{unix.RLIMIT_NOFILE, 100, 200}} }),
 		"nice":          plain(func(a *Attr) { a.Nice = new(7) }),
@@ -80,7 +107,7 @@ func TestChildIsSetUp(t *testing.T) {
 		"realtime":      plain(func(a *Attr) { a.IOPrio = &IOPrio{1, 3} }),
 		"oom":           plain(func(a *Attr) { a.OOMScoreAdj = new(1000) }),
 		"oom, as root":  plain(func(a *Attr) { a.OOMScoreAdj, a.Cred = new(1), nil }),
-		"one processor": plain(func(a *Attr) { a.CPUs = []int{0} }),
+		"one processor": plain(func(a *Attr) { a.CPUs = []int{someCPU()} }),
 		"null":          plain(func(a *Attr) { a.Stdout, a.Stderr = Null, Null }),
 		"null output":   plain(func(a *Attr) { a.Stdout = Null }),
 		"null errors":   plain(func(a *Attr) { a.Stderr = Null }),
@@ -97,7 +124,7 @@ func TestChildIsSetUp(t *testing.T) {
 		// that the limit does not allow for.
 		"everything": plain(func(a *Attr) {
 			a.Chroot, a.Path, a.Dir, a.Umask = root, "/bin/wait", "/bin", 0o77
-			a.Rlimits, a.Nice, a.IOPrio, a.OOMScoreAdj, a.CPUs = allLimits(), new(19), &IOPrio{2, 0}, new(500), []int{0}
+			a.Rlimits, a.Nice, a.IOPrio, a.OOMScoreAdj, a.CPUs = allLimits(), new(19), &IOPrio{2, 0}, new(500), []int{someCPU()}
 			a.Stdout, a.Stderr = Null, Log
 		}),
 	} {
@@ -120,7 +147,7 @@ func TestLongestList(t *testing.T) {
 	// 15 limits and the original one of descriptors are as many as all 16.
 	a := Attr{
 		Path: "/bin/exit", Argv: []string{"exit"}, Dir: "/", Cred: nobody, Go: true, Chroot: programRoot(t), Stderr: Log,
-		Rlimits: allLimits(), Nice: new(1), IOPrio: &IOPrio{2, 1}, OOMScoreAdj: new(1), CPUs: []int{0, 8191},
+		Rlimits: allLimits(), Nice: new(1), IOPrio: &IOPrio{2, 1}, OOMScoreAdj: new(1), CPUs: []int{someCPU(), 8191},
 	}
 	p := compile(t, &a)
 	if n := headLen + len(p.native.ops); n > maxOps-4 {
@@ -323,7 +350,7 @@ var weakAttrs = map[string]Attr{
 	"oom":    {OOMScoreAdj: new(-1000)},
 	"chroot": {Chroot: "/"},
 	"groups": {Cred: &Cred{UID: 1, GID: 1}},
-	"may":    {Nice: new(19), IOPrio: &IOPrio{3, 0}, CPUs: []int{0}, Rlimits: []Rlimit{{unix.RLIMIT_CORE, 0, 0}}},
+	"may":    {Nice: new(19), IOPrio: &IOPrio{3, 0}, CPUs: []int{someCPU()}, Rlimits: []Rlimit{{unix.RLIMIT_CORE, 0, 0}}},
 }
 
 // A daemon without rights says which it would need.
