@@ -69,8 +69,7 @@ install -D -m 755 "$2" "$root/usr/local/bin/tcpmux"
 table=$root/etc/tcpmuxd.toml
 system=$base/run/systemd/system
 mkdir -p "$system"
-cp "$units"/tcpmuxd.s* "$system" 2>/dev/null || :
-[ -e "$system/tcpmuxd.service" ] && [ -e "$system/tcpmuxd.socket" ]
+cp "$units"/tcpmuxd.{service,socket} "$system"
 # For every unit: nothing of the system may come with it.
 dropin() { # unit, lines
 	mkdir -p "$system/$1.d"
@@ -171,6 +170,16 @@ ask() {
 }
 echoes() { [ "$(ask "$1" "$2" "hello $3")" = "hello $3" ] || fail "$1 $2 does not echo"; }
 mux() { inside /usr/local/bin/tcpmux 127.0.0.1:1 "$@" </dev/null; }
+
+echo "== the units"
+mkdir -p "$base/run/check/user" "$base/run/check/tcpmuxd.service.d"
+cp "$units"/tcpmuxd.{service,socket} "$base/run/check"
+cp "$units"/user/* "$base/run/check/user"
+cp "$units"/tcpmuxd.service.d/* "$base/run/check/tcpmuxd.service.d"
+# It says what it does not know and goes on; here that is a failure.
+verify() { [ -z "$(inside env XDG_RUNTIME_DIR=/run systemd-analyze verify --man=no "$@" 2>&1 | tee /dev/stderr)" ] || fail "systemd-analyze verify $*"; }
+verify /run/check/tcpmuxd.{service,socket}
+verify --user /run/check/user/tcpmuxd.{service,socket}
 
 echo "== socket activation, on port 1 and on sockets of every kind"
 inside systemctl start tcpmuxd.socket test-{direct,udp,unix,seq,unwanted,fifo}.socket
