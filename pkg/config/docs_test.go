@@ -30,7 +30,7 @@ func TestReference(t *testing.T) {
 		t.Errorf("as it is: %v", rows)
 	}
 	rows = must(t, example.ReplaceAllString(text, "$1"), asRoot())
-	if len(rows) != 3 || rows["ftp"] == nil {
+	if len(rows) != 8 || rows["ftp"] == nil || rows["tftp"] == nil || rows["web"] == nil {
 		t.Errorf("with every example: %v", rows)
 	}
 }

@@ -23,9 +23,11 @@ const (
 )
 
 // perConnection are the variables tcpmuxd sets for each connection: UCSPI's,
-// systemd's, xinetd's and its own.
+// s6-ipcserver's, systemd's, xinetd's and its own.
 var perConnection = []string{
 	"PROTO", "TCPREMOTEIP", "TCPREMOTEPORT", "TCPLOCALIP", "TCPLOCALPORT",
+	"UDPREMOTEIP", "UDPREMOTEPORT", "UDPLOCALIP", "UDPLOCALPORT",
+	"IPCREMOTEEUID", "IPCREMOTEEGID", "IPCREMOTEPID", "IPCLOCALPATH",
 	"REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST", "TCPMUX_SERVICE",
 }
 
