@@ -33,7 +33,9 @@ type daemon struct {
 	writer *logs.Writer
 
 	supervisor *supervisor.Supervisor
-	file       *config.File // of the running table
+	manager    manager
+	file       *config.File  // of the running table
+	grace      time.Duration // of the running table
 
 	addresses func(netip.Addr, string) bool // see config.Options.Up; nil in the running daemon, which finds out itself
 	loading   bool                          // a load is under way and will come on loaded
@@ -64,6 +66,7 @@ func (d *daemon) load(file *config.File) loaded {
 	options := config.System(account.Open(account.System(), getent))
 	options.Native, _ = spawn.Native()
 	options.Up = d.addresses
+	options.Passed = d.manager.passed
 	if file == nil {
 		l.file = config.Load(d.path)
 	} else {
@@ -97,6 +100,9 @@ func (d *daemon) reload(what int) {
 		return
 	}
 	d.loading = true
+	if file == nil {
+		d.manager.notifier.Reloading()
+	}
 	go func() {
 		var l loaded
 		d.supervisor.Spare(func() { l = d.load(file) })
@@ -119,16 +125,24 @@ func (d *daemon) apply(l loaded) {
 		d.logErrors("users changed, but the table cannot be made again", err)
 	case err != nil:
 		d.logErrors("reload failed, the old table runs on", err)
+		d.manager.reloadFailed()
 	case l.what == usersOnly:
 		d.log.Info("users read again")
 	default:
-		d.file = l.file
+		d.running(l)
 		d.level.Set(level(l.table.Server))
 		if l.table.Server.LogFormat != d.format {
 			d.log.Warn("log_format has changed: it takes effect when the daemon is started again")
 		}
 		d.log.Info("reloaded", "file", d.path, "rows", len(l.table.Services), "took", time.Since(l.began).Round(time.Microsecond))
 	}
+}
+
+// running notes that what was loaded is what runs.
+func (d *daemon) running(l loaded) {
+	d.file, d.grace = l.file, l.table.Server.Grace
+	d.manager.serving(len(l.table.Services))
+	d.manager.status(d.supervisor.Instances())
 }
 
 // reloadAsked does what was asked for during a load.

@@ -160,6 +160,8 @@ type how struct {
 	cred    *syscall.Credential // who it is; nil: the tests' own identity
 	under   *condition          // what it inherits
 	wrap    []string            // a command that executes the daemon in the end
+	clone   uintptr             // namespaces of its own, CLONE_NEWPID for example
+	files   []*os.File          // descriptors from 3 on; they are closed after the start
 	stderr  *os.File            // in place of the log; it is closed after the start
 	shipped bool                // the shipped program also where there is one with the race detector
 	leaves  bool                // instances may be left when it ends
@@ -206,7 +208,8 @@ func launch(t testing.TB, table string, h *how) *daemon {
 	d.cmd = exec.Command(argv[0], argv[1:]...)
 	d.cmd.Env = env
 	d.cmd.Dir = "/"
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: h.cred}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: h.cred, Cloneflags: h.clone}
+	d.cmd.ExtraFiles = h.files
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -219,6 +222,9 @@ func launch(t testing.TB, table string, h *how) *daemon {
 	}
 	err = d.cmd.Start()
 	w.Close()
+	for _, f := range h.files {
+		f.Close()
+	}
 	if err != nil {
 		r.Close()
 		t.Fatal(err)
@@ -362,8 +368,15 @@ func (d *daemon) files() (list []string) {
 }
 
 // descriptors counts the open descriptors of the daemon but for its listeners, of
-// which a reload can make more or fewer.
-func (d *daemon) descriptors() int { return len(d.files()) - d.listening() }
+// which a reload can make more or fewer, and the two that a row has from its first
+// child on for what its children write to the log.
+func (d *daemon) descriptors() int {
+	rows := map[string]bool{}
+	for _, e := range d.events("start") {
+		rows[e.text("service")] = true
+	}
+	return len(d.files()) - d.listening() - 2*len(rows)
+}
 
 // listening counts the listeners, by the log. One that a reload gives to another
 // row stands there twice.

@@ -107,7 +107,10 @@ func (d *daemon) serve(portable bool) int {
 	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	// Caught and not ignored, because children inherit what is ignored.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	odd := make(chan os.Signal, 1)
+	signal.Notify(odd, meaningless...)
 
+	d.manager.take()
 	l := d.load(nil)
 	if l.err != nil {
 		printErrors(d.stderr, l.err)
@@ -115,6 +118,7 @@ func (d *daemon) serve(portable bool) int {
 	}
 	d.startLog(l.table.Server)
 	defer d.stopLog()
+	d.manager.start(d.log)
 	d.logWarnings(l.warnings)
 	switch ok, why := spawn.Native(); {
 	case portable:
@@ -125,31 +129,45 @@ func (d *daemon) serve(portable bool) int {
 	s, err := supervisor.New(d.log)
 	if err != nil {
 		d.log.Error("cannot start", "error", err.Error())
+		d.manager.end(err)
 		return exitSystem
 	}
-	d.supervisor, d.file = s, l.file
+	d.supervisor = s
+	s.Pass(d.manager.passed)
 	if err := s.Apply(l.table); err != nil {
 		d.logErrors("cannot serve", err)
+		d.manager.end(each(err)[0])
 		return exitError
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run() }()
 	d.log.Info("serving", "version", version, "file", d.path, "rows", len(l.table.Services), "pid", os.Getpid())
+	d.running(l)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	d.manager.watchdog(ctx, d.log, s.Alive)
+	status, stop := d.manager.statusTicks()
+	defer stop()
 	accounts := d.watchAccounts(ctx)
 	for {
 		select {
 		case <-hup:
 			d.reload(fromDisk)
+			d.passOn(syscall.SIGHUP)
+		case sig := <-odd:
+			d.log.Warn("signal without a meaning", "signal", sig.String())
+		case <-status:
+			d.manager.status(s.Instances())
 		case <-accounts:
 			d.reload(usersOnly)
 		case l := <-d.loaded:
 			d.apply(l)
 		case sig := <-term:
 			d.log.Info("stopping", "signal", sig.String())
+			d.manager.stopping(s.Instances(), d.grace)
 			s.Stop(term)
 		case err := <-ended:
+			d.manager.end(err)
 			if err != nil {
 				d.log.Error("ended", "error", err.Error())
 				return exitSystem

@@ -124,3 +124,13 @@ func turnedAway(c *net.TCPConn) bool {
 	n, err := c.Read(b)
 	return n == 0 && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET))
 }
+
+// readAll reads to the end of the stream; the deadline is the caller's.
+func readAll(t testing.TB, c net.Conn) string {
+	t.Helper()
+	b, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatalf("reading: %v, after %q", err, b)
+	}
+	return string(b)
+}
