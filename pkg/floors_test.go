@@ -38,6 +38,8 @@ var floors = map[string]int{
 	"pkg/listener":     2, //    and the socket half
 	"pkg/spawn":        2,
 	"pkg/systemd":      2, //    and whoever starts the daemon
+	"pkg/relay":        2, //    and what runs in the daemon
+	"pkg/builtin":      2,
 	"pkg/supervisor":   3,
 }
 

@@ -1,0 +1,222 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// much is more than any socket's buffer takes.
+var much = func() []byte {
+	b := make([]byte, 24<<20)
+	r := rand.NewChaCha8([32]byte{})
+	r.Read(b)
+	return b
+}()
+
+func TestEcho(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			r := run(t, nil)
+			c := r.serve(network, &Plan{Flow: Echo, Prefix: "+Go\r\n"})
+			receive(t, c, "+Go\r\n")
+			for range 3 {
+				send(t, c, "hello")
+				receive(t, c, "hello")
+			}
+			send(t, c, "bye")
+			c.CloseWrite()
+			receive(t, c, "bye")
+			receiveEnd(t, c)
+			if e := r.expect(Closed); e.In != 18 || e.Out != 18 || e.ID != 1 {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+// A client that sends without reading stops, and gets everything later.
+func TestEchoOfMuchToASlowReader(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			r := run(t, nil)
+			c := r.serve(network, &Plan{Flow: Echo})
+			c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+			n, err := c.Write(much)
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("wrote %d bytes, %v; want it to be stopped", n, err)
+			}
+			c.SetDeadline(time.Now().Add(bound))
+			got := make([]byte, n)
+			var reading sync.WaitGroup
+			reading.Go(func() { _, err = io.ReadFull(c, got) })
+			reading.Wait()
+			if err != nil || !bytes.Equal(got, much[:n]) {
+				t.Fatalf("what came back is not what was sent: %v", err)
+			}
+			c.CloseWrite()
+			receiveEnd(t, c)
+			if e := r.expect(Closed); e.In != uint64(n) || e.Out != uint64(n) {
+				t.Errorf("counted %d and %d, want %d", e.In, e.Out, n)
+			}
+		})
+	}
+}
+
+func TestDiscard(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			r := run(t, nil)
+			c := r.serve(network, &Plan{Flow: Discard})
+			if _, err := c.Write(much); err != nil {
+				t.Fatal(err)
+			}
+			c.CloseWrite()
+			receiveEnd(t, c)
+			if e := r.expect(Closed); e.In != uint64(len(much)) || e.Out != 0 {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
+
+func TestChargen(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			r := run(t, nil)
+			pattern := bytes.Repeat([]byte("0123456789"), 1001)
+			c := r.serve(network, &Plan{Flow: Chargen, Pattern: pattern})
+			send(t, c, "what comes is dropped")
+			c.CloseWrite() // and no reason to end
+			receive(t, c, strings.Repeat(string(pattern), 100))
+			c.Close()
+			r.expect(Closed)
+		})
+	}
+}
+
+// One that takes all it can get does not keep others waiting.
+func TestChargenStarvesNobody(t *testing.T) {
+	r := run(t, nil)
+	plan := &Plan{Flow: Chargen, Pattern: bytes.Repeat([]byte("x"), 100_000)}
+	greedy := r.serve("tcp", plan)
+	var reading sync.WaitGroup
+	reading.Go(func() { io.Copy(io.Discard, greedy) })
+	c := r.serve("tcp", &Plan{Flow: Echo})
+	for range 1000 {
+		send(t, c, "x")
+		receive(t, c, "x")
+	}
+	greedy.Close()
+	reading.Wait()
+	r.expect(Closed)
+}
+
+func TestIdle(t *testing.T) {
+	const idle = 150 * time.Millisecond
+	for name, p := range map[string]*Plan{
+		"echo": {Flow: Echo, Idle: idle}, "discard": {Flow: Discard, Idle: idle},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := run(t, nil)
+			start := time.Now()
+			c := r.serve("tcp", p)
+			for time.Since(start) < 2*idle {
+				send(t, c, "x")
+				if p.Flow == Echo {
+					receive(t, c, "x")
+				}
+				time.Sleep(idle / 10)
+			}
+			last := time.Now()
+			r.expect(Idle)
+			if d := time.Since(last); d < idle/2 {
+				t.Errorf("ended %v after the last byte", d)
+			}
+		})
+	}
+}
+
+func TestChargenIsIdleIfNobodyReads(t *testing.T) {
+	r := run(t, nil)
+	r.serve("tcp", &Plan{Flow: Chargen, Pattern: bytes.Repeat([]byte("x"), 10_000), Idle: 50 * time.Millisecond})
+	if e := r.expect(Idle); e.Out == 0 {
+		t.Error("nothing was sent")
+	}
+}
+
+func TestLifetime(t *testing.T) {
+	r := run(t, nil)
+	start := time.Now()
+	c := r.serve("tcp", &Plan{Flow: Chargen, Pattern: bytes.Repeat([]byte("x"), 1000), Lifetime: 100 * time.Millisecond, Idle: time.Hour})
+	var reading sync.WaitGroup
+	reading.Go(func() { io.Copy(io.Discard, c) })
+	r.expect(Lifetime)
+	if d := time.Since(start); d < 100*time.Millisecond {
+		t.Errorf("it lived for %v", d)
+	}
+	reading.Wait()
+	echo := r.serve("tcp", &Plan{Flow: Echo, Lifetime: 50 * time.Millisecond})
+	r.expect(Lifetime)
+	receiveReset(t, echo)
+}
+
+func TestReset(t *testing.T) {
+	for _, flow := range []Flow{Echo, Discard} {
+		r := run(t, nil)
+		c := r.serve("tcp", &Plan{Flow: flow})
+		send(t, c, "x")
+		reset(t, c)
+		r.expect(Reset)
+	}
+}
+
+func TestCut(t *testing.T) {
+	r := run(t, nil)
+	a, b := r.serve("tcp", &Plan{Flow: Echo}), r.serve("tcp", &Plan{Flow: Echo})
+	for _, c := range []conn{a, b} {
+		send(t, c, "x")
+		receive(t, c, "x")
+	}
+	r.Cut(1, 77)
+	if e := r.expect(Cut); e.ID != 1 {
+		t.Errorf("number %d was cut, want 1", e.ID)
+	}
+	receiveReset(t, a)
+	send(t, b, "y")
+	receive(t, b, "y")
+	r.CutAll()
+	if e := r.expect(Cut); e.ID != 2 {
+		t.Errorf("number %d was cut, want 2", e.ID)
+	}
+	d := r.serve("tcp", &Plan{Flow: Echo})
+	r.Close()
+	r.expect(Cut)
+	receiveReset(t, d)
+	if err := r.Add(Conn{FD: -1}); err != ErrClosed {
+		t.Errorf("Add after Close: %v", err)
+	}
+}
+
+// Without descriptors for pipes bytes go through the process, and nothing is
+// lost or told twice.
+func TestWithoutPipes(t *testing.T) {
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			r := run(t, nil)
+			r.pipes.none = true
+			server := listen(t, network)
+			c := r.serve(network, to(targetOf(server)))
+			exchange(t, c, accept(t, server))
+			if e := r.expect(Closed); e.In != uint64(len(much)) || e.Out != uint64(len(much)) {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
+}
