@@ -6,19 +6,27 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
-	"strings"
-	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/kernel"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
 func closeFd(fd int) { unix.Close(fd) }
 
-func unlisten(fd int) { unix.Shutdown(fd, unix.SHUT_RD) }
+func setBlocking(fd int, on bool) error {
+	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, !on))
+}
+
+// unlisten does nothing to UDP, whose address is free once all descriptors are
+// closed.
+func (l *Listener) unlisten() {
+	if !l.Endpoint.Network.UDP() {
+		unix.Shutdown(l.fd, unix.SHUT_RD)
+	}
+}
 
 func readable(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -26,59 +34,89 @@ func readable(fd int) bool {
 	return err != nil || n > 0
 }
 
-func (l *Listener) open(s service.Socket) (err error) {
-	if l.fd, l.zone, err = bind(l.Endpoint, s); err != nil {
+func (l *Listener) open(sv *service.Service) (err error) {
+	ep := l.Endpoint
+	s := options(ep.Network, sv)
+	if l.fd, err = newSocket(ep.Network, sv.Wait); err != nil {
 		return err
-	}
-	if l.Endpoint.Network.UDP() {
-		return l.SetBlocking(l.wait)
-	}
-	defer func() { l.SetBlocking(l.wait) }()
-	if err := unix.Listen(l.fd, backlog(s)); err != nil {
-		unix.Close(l.fd)
-		return os.NewSyscallError("listen", err)
-	}
-	return nil
-}
-
-// bind makes a socket with all of its options that has its address and does
-// not listen yet. The descriptor is the caller's if there is no error.
-func bind(ep service.Endpoint, s service.Socket) (fd int, zone uint32, err error) {
-	domain := unix.AF_INET
-	if ep.Network == service.TCP6 {
-		domain = unix.AF_INET6
-	}
-	// A plain TCP socket, not MPTCP: inetd's children look at SO_PROTOCOL.
-	typ, proto := unix.SOCK_STREAM, unix.IPPROTO_TCP
-	if ep.Network.UDP() {
-		typ, proto = unix.SOCK_DGRAM, 0
-	}
-	fd, err = unix.Socket(domain, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
-	if err == unix.EAFNOSUPPORT {
-		return 0, 0, fmt.Errorf("%w: this system has no IPv6", ErrNotUp)
-	}
-	if err != nil {
-		return 0, 0, os.NewSyscallError("socket", err)
 	}
 	defer func() {
 		if err != nil {
-			unix.Close(fd)
+			l.unlink()
+			unix.Close(l.fd)
 		}
 	}()
-	if err := setup(fd, ep, s); err != nil {
-		return fd, 0, err
+	if err := setup(l.fd, ep, s); err != nil {
+		return err
 	}
-	addr, zone, err := sockaddr(ep.Addr)
-	if err != nil {
-		return fd, 0, err
+	// Before bind(2): no packet comes unjudged.
+	if err := l.guard.judge(l.fd, ep.Network, sv); err != nil {
+		return err
+	}
+	if ep.Network.Unix() {
+		err = l.bindPath(s)
+	} else {
+		l.zone, err = bind(l.fd, ep)
+	}
+	if err != nil || ep.Network.Dgram() {
+		return err
+	}
+	return os.NewSyscallError("listen", unix.Listen(l.fd, backlog(s)))
+}
+
+// newSocket makes a socket without any options.
+func newSocket(network service.Network, blocking bool) (int, error) {
+	domain, kind, protocol := unix.AF_INET, unix.SOCK_STREAM, 0
+	switch {
+	case network.V6():
+		domain = unix.AF_INET6
+	case network.Unix():
+		domain = unix.AF_UNIX
+	case network.Vsock():
+		domain = unix.AF_VSOCK
+	}
+	switch {
+	case network.TCP():
+		protocol = unix.IPPROTO_TCP // not MPTCP: inetd's children look at SO_PROTOCOL
+	case network.Dgram():
+		kind = unix.SOCK_DGRAM
+	case network == service.UnixSeqpacket, network == service.VsockSeqpacket:
+		kind = unix.SOCK_SEQPACKET
+	}
+	kind |= unix.SOCK_CLOEXEC
+	if !blocking {
+		kind |= unix.SOCK_NONBLOCK
+	}
+	fd, err := unix.Socket(domain, kind, protocol)
+	switch {
+	case err == nil:
+		return fd, nil
+	case network.V6() && err == unix.EAFNOSUPPORT:
+		return -1, fmt.Errorf("%w: this system has no IPv6", ErrNotUp)
+	// The others are a kernel that has vsock, but not this type of it, or no
+	// device for it.
+	case network.Vsock() && (err == unix.EAFNOSUPPORT || err == unix.ESOCKTNOSUPPORT || err == unix.ENODEV):
+		return -1, fmt.Errorf("%w: this kernel has no %s", ErrNotUp, network)
+	}
+	return -1, os.NewSyscallError("socket", err)
+}
+
+// bind gives a socket an address that is no path. zone is the index of the
+// address's interface.
+func bind(fd int, ep service.Endpoint) (zone uint32, err error) {
+	var addr unix.Sockaddr = &unix.SockaddrVM{CID: ep.CID, Port: ep.Port}
+	if ep.Network.IP() {
+		if addr, zone, err = sockaddr(ep.Addr); err != nil {
+			return 0, err
+		}
 	}
 	switch err := unix.Bind(fd, addr); err {
 	case nil:
-		return fd, zone, nil
+		return zone, nil
 	case unix.EADDRNOTAVAIL, unix.ENODEV:
-		return fd, 0, fmt.Errorf("%w (bind: %v)", ErrNotUp, err)
+		return 0, fmt.Errorf("%w (bind: %v)", ErrNotUp, err)
 	default:
-		return fd, 0, os.NewSyscallError("bind", err)
+		return 0, os.NewSyscallError("bind", err)
 	}
 }
 
@@ -87,164 +125,42 @@ func isUp(a netip.Addr, device string) bool {
 	if a.Is6() {
 		ep.Network = service.TCP6
 	}
-	fd, _, err := bind(ep, service.Socket{TOS: -1, BindToDevice: device})
-	if err == nil {
-		unix.Close(fd)
+	fd, err := newSocket(ep.Network, false)
+	if err != nil {
+		return !errors.Is(err, ErrNotUp)
+	}
+	defer unix.Close(fd)
+	s := unset
+	s.BindToDevice = device
+	if err = setup(fd, ep, s); err == nil {
+		_, err = bind(fd, ep)
 	}
 	return !errors.Is(err, ErrNotUp)
 }
 
-// setup sets what must stand before bind(2), then all the rest.
-func setup(fd int, ep service.Endpoint, s service.Socket) error {
-	type option struct {
-		on               bool
-		level, name, val int
-		word             string
+// change takes a socket from one row to another, or leaves it as it was.
+func (l *Listener) change(old, sv *service.Service) error {
+	network := l.Endpoint.Network
+	was, s := options(network, old), options(network, sv)
+	if err := tune(l.fd, l.Endpoint, was, s); err != nil {
+		// What stood before the option that failed is set back.
+		tune(l.fd, l.Endpoint, s, was)
+		return err
 	}
-	v6 := ep.Network == service.TCP6
-	for _, o := range []option{
-		// Without it a restart would wait for TIME_WAIT of old connections.
-		{true, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR"},
-		{v6, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1, "IPV6_V6ONLY"},
-		{s.ReusePort, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT"},
-		{s.Freebind && !v6, unix.IPPROTO_IP, unix.IP_FREEBIND, 1, "IP_FREEBIND"},
-		{s.Freebind && v6, unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1, "IPV6_FREEBIND"},
-	} {
-		if !o.on {
-			continue
-		}
-		if err := unix.SetsockoptInt(fd, o.level, o.name, o.val); err != nil {
-			return os.NewSyscallError("setsockopt "+o.word, err)
-		}
+	if err := l.redress(was, s); err != nil {
+		tune(l.fd, l.Endpoint, s, was)
+		return err
 	}
-	if s.BindToDevice != "" {
-		err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, s.BindToDevice)
-		if err == unix.ENODEV {
-			return fmt.Errorf("%w: there is no interface %q", ErrNotUp, s.BindToDevice)
-		}
-		if err != nil {
-			return os.NewSyscallError("setsockopt SO_BINDTODEVICE", err)
-		}
+	// Last: what was attached remains.
+	if err := l.guard.judge(l.fd, network, sv); err != nil {
+		l.redress(s, was)
+		tune(l.fd, l.Endpoint, s, was)
+		return err
 	}
-	return tune(fd, ep.Network, service.Socket{TOS: -1}, s)
-}
-
-// tune takes the options of a socket from old to s: what the row does not name
-// is left at, or set back to, the kernel's default.
-func tune(fd int, network service.Network, old, s service.Socket) error {
-	boolean := map[bool]int{true: 1}
-	tosLevel, tosName := unix.IPPROTO_IP, unix.IP_TOS
-	if network == service.TCP6 {
-		tosLevel, tosName = unix.IPPROTO_IPV6, unix.IPV6_TCLASS
-	}
-	for _, o := range []struct {
-		level, name int
-		was, val    int
-		word        string
-	}{
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, boolean[old.Keepalive.On], boolean[s.Keepalive.On], "SO_KEEPALIVE"},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds(old.Keepalive.Idle, idle), seconds(s.Keepalive.Idle, idle), "TCP_KEEPIDLE"},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds(old.Keepalive.Interval, interval), seconds(s.Keepalive.Interval, interval), "TCP_KEEPINTVL"},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, count(old.Keepalive.Count), count(s.Keepalive.Count), "TCP_KEEPCNT"},
-		{unix.IPPROTO_TCP, unix.TCP_NODELAY, boolean[old.Nodelay], boolean[s.Nodelay], "TCP_NODELAY"},
-		{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, int(old.DeferAccept / time.Second), int(s.DeferAccept / time.Second), "TCP_DEFER_ACCEPT"},
-		{unix.SOL_SOCKET, unix.SO_MARK, int(old.Mark), int(s.Mark), "SO_MARK"},
-		{tosLevel, tosName, max(old.TOS, 0), max(s.TOS, 0), "IP_TOS"},
-	} {
-		if o.was == o.val {
-			continue
-		}
-		if err := unix.SetsockoptInt(fd, o.level, o.name, o.val); err != nil {
-			return os.NewSyscallError("setsockopt "+o.word, err)
-		}
-	}
-	for _, o := range []struct {
-		name, lock int
-		was, val   int
-		file       string
-		otherwise  int
-	}{
-		{unix.SO_RCVBUF, unix.SOCK_RCVBUF_LOCK, old.Rcvbuf, s.Rcvbuf, "/proc/sys/net/ipv4/tcp_rmem", 131072},
-		{unix.SO_SNDBUF, unix.SOCK_SNDBUF_LOCK, old.Sndbuf, s.Sndbuf, "/proc/sys/net/ipv4/tcp_wmem", 16384},
-	} {
-		if o.was == o.val {
-			continue
-		}
-		automatic := o.val == 0
-		if automatic {
-			o.val = sysctl(o.file, o.otherwise) / 2 // the kernel doubles it
-		}
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, o.name, o.val); err != nil {
-			return os.NewSyscallError("setsockopt of a buffer size", err)
-		}
-		if automatic {
-			// A size that was set stays as it is set. Linux 5.14 can take that
-			// back; before, connections keep the size they begin with.
-			if locks, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK); err == nil {
-				unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, locks&^o.lock)
-			}
-		}
-	}
-	if old.Backlog != s.Backlog {
-		if on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && on == 1 {
-			return os.NewSyscallError("listen", unix.Listen(fd, backlog(s)))
-		}
-	}
+	l.guard.mu.Lock()
+	l.guard.options = s
+	l.guard.mu.Unlock()
 	return nil
-}
-
-// backlog is the row's, or as much as the kernel allows: it cuts the number
-// down to net.core.somaxconn by itself.
-func backlog(s service.Socket) int {
-	if s.Backlog > 0 {
-		return s.Backlog
-	}
-	return 1<<31 - 1
-}
-
-// The kernel's defaults of the keepalive clocks, tcp(7).
-const (
-	idle     = "/proc/sys/net/ipv4/tcp_keepalive_time"
-	interval = "/proc/sys/net/ipv4/tcp_keepalive_intvl"
-	probes   = "/proc/sys/net/ipv4/tcp_keepalive_probes"
-)
-
-var defaults = map[string]func() int{
-	idle:     sync.OnceValue(func() int { return sysctl(idle, 7200) }),
-	interval: sync.OnceValue(func() int { return sysctl(interval, 75) }),
-	probes:   sync.OnceValue(func() int { return sysctl(probes, 9) }),
-}
-
-func seconds(d time.Duration, file string) int {
-	if d == 0 {
-		return defaults[file]()
-	}
-	return int(d / time.Second)
-}
-
-func count(n int) int {
-	if n == 0 {
-		return defaults[probes]()
-	}
-	return n
-}
-
-// sysctl reads a number. Of the three that tcp_rmem and tcp_wmem have, tcp(7),
-// the second is the default.
-func sysctl(file string, otherwise int) int {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return otherwise
-	}
-	fields := strings.Fields(string(b))
-	if len(fields) == 0 {
-		return otherwise
-	}
-	n, err := strconv.Atoi(fields[len(fields)/2])
-	if err != nil {
-		return otherwise
-	}
-	return n
 }
 
 // sockaddr turns an address into the kernel's form; a zone becomes the index
@@ -283,32 +199,81 @@ func interfaceIndex(name string) (uint32, error) {
 	return ifr.Uint32(), nil
 }
 
-func (l *Listener) accept() (int, netip.AddrPort, error) {
+func (l *Listener) accept() (fd int, peer service.Peer, err error) {
+	peer.Network = l.Endpoint.Network
+	if peer.Network.Vsock() {
+		return l.acceptVsock()
+	}
+	var sa syscall.Sockaddr
 	for {
 		// Without SOCK_NONBLOCK: the child gets a blocking socket for free.
 		// Not x/sys's: that one asks for SO_PROTOCOL each time.
-		fd, sa, err := syscall.Accept4(l.fd, syscall.SOCK_CLOEXEC)
-		if err == syscall.EINTR {
+		fd, sa, err = syscall.Accept4(l.fd, syscall.SOCK_CLOEXEC)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	switch {
+	case err != nil:
+		return -1, peer, err
+	case peer.Network.Unix():
+		if err := l.credentials(fd, &peer); err != nil {
+			unix.Close(fd)
+			return -1, peer, err
+		}
+	default:
+		peer.Addr = l.addrPort(sa)
+	}
+	return fd, peer, nil
+}
+
+func (l *Listener) acceptVsock() (int, service.Peer, error) {
+	peer := service.Peer{Network: l.Endpoint.Network}
+	for {
+		fd, sa, err := unix.Accept4(l.fd, unix.SOCK_CLOEXEC)
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			return -1, netip.AddrPort{}, err
+			return -1, peer, err
 		}
-		return fd, l.addrPort(sa), nil
+		if vm, ok := sa.(*unix.SockaddrVM); ok {
+			peer.CID, peer.Port = vm.CID, vm.Port
+		}
+		return fd, peer, nil
 	}
 }
 
-// Local is the address that the peer of conn, a socket accepted here, has
-// connected to.
-func (l *Listener) local(conn int) netip.AddrPort {
-	if !l.Endpoint.Addr.Addr().IsUnspecified() {
-		return l.Endpoint.Addr
-	}
-	sa, err := syscall.Getsockname(conn)
+// credentials are those of the process that has connected, unix(7).
+func (l *Listener) credentials(fd int, peer *service.Peer) error {
+	c, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
-		return l.Endpoint.Addr
+		return err
 	}
-	return l.addrPort(sa)
+	peer.UID, peer.GID, peer.PID = c.Uid, c.Gid, c.Pid
+	if l.groups.Load() {
+		if peer.Groups, err = kernel.PeerGroups(fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Listener) local(conn int) service.Endpoint {
+	ep := l.Endpoint
+	switch {
+	case ep.Network.IP() && ep.Addr.Addr().IsUnspecified():
+		if sa, err := syscall.Getsockname(conn); err == nil {
+			ep.Addr = l.addrPort(sa)
+		}
+	case ep.Network.Vsock() && ep.CID == service.VsockAny:
+		if sa, err := unix.Getsockname(conn); err == nil {
+			if vm, ok := sa.(*unix.SockaddrVM); ok {
+				ep.CID = vm.CID
+			}
+		}
+	}
+	return ep
 }
 
 func (l *Listener) addrPort(sa syscall.Sockaddr) netip.AddrPort {
@@ -328,5 +293,3 @@ func (l *Listener) addrPort(sa syscall.Sockaddr) netip.AddrPort {
 	}
 	return netip.AddrPort{}
 }
-
-func (l *Listener) SetBlocking(b bool) error { return unix.SetNonblock(l.fd, !b) }

@@ -33,8 +33,8 @@ func TestAccept(t *testing.T) {
 		if want := c.LocalAddr().(*net.TCPAddr).AddrPort(); peer != want {
 			t.Errorf("%s: peer is %v, want %v", a, peer, want)
 		}
-		if want := c.RemoteAddr().(*net.TCPAddr).AddrPort(); l.Local(fd) != want {
-			t.Errorf("%s: local is %v, want %v", a, l.Local(fd), want)
+		if want := c.RemoteAddr().(*net.TCPAddr).AddrPort(); l.Local(fd).Addr != want {
+			t.Errorf("%s: local is %v, want %v", a, l.Local(fd).Addr, want)
 		}
 	}
 }
@@ -51,7 +51,7 @@ func TestV6OnlyLeavesV4Alone(t *testing.T) {
 		t.Errorf("a v4 peer of a v6 listener: %v, want a refusal", err)
 	}
 	// And the other family has room beside it.
-	four, err := Open(endpoint(netip.IPv4Unspecified(), int(to.Port())), plain())
+	four, err := Open(endpoint(netip.IPv4Unspecified(), int(to.Port())), row(plain()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestErrNotUp(t *testing.T) {
 		{"device", "127.0.0.1", device},
 		{"device of v6", "::1", device},
 	} {
-		l, err := Open(endpoint(netip.MustParseAddr(c.addr), port), c.socket)
+		l, err := Open(endpoint(netip.MustParseAddr(c.addr), port), row(c.socket))
 		if err == nil {
 			l.Close()
 		}
@@ -157,7 +157,7 @@ func TestErrors(t *testing.T) {
 		{"name of a device too long", endpoint(loopback4, testkit.FreePort(t)), long, nil},
 		{"name of a zone too long", endpoint(netip.MustParseAddr("fe80::1%"+strings.Repeat("x", 300)), 9), plain(), unix.EINVAL},
 	} {
-		bad, err := Open(c.ep, c.socket)
+		bad, err := Open(c.ep, row(c.socket))
 		switch {
 		case err == nil:
 			bad.Close()
@@ -181,8 +181,8 @@ func TestZones(t *testing.T) {
 		if want := "fe80::1%" + zone; peer.Addr().String() != want {
 			t.Errorf("peer is %v, want %v", peer.Addr(), want)
 		}
-		if l.Local(fd) != l.Endpoint.Addr {
-			t.Errorf("local is %v, want %v", l.Local(fd), l.Endpoint.Addr)
+		if l.Local(fd) != l.Endpoint {
+			t.Errorf("local is %v, want %v", l.Local(fd), l.Endpoint)
 		}
 	}
 	// On the wildcard the zone is the interface that the peer came in by.
@@ -194,10 +194,10 @@ func TestZones(t *testing.T) {
 	}
 	defer c.Close()
 	fd, peer := accept(t, l)
-	if peer.Addr().String() != "fe80::1%1" || l.Local(fd).Addr().String() != "fe80::1%1" {
-		t.Errorf("peer is %v and local %v, want fe80::1%%1 for both", peer.Addr(), l.Local(fd).Addr())
+	if peer.Addr.Addr().String() != "fe80::1%1" || l.Local(fd).Addr.Addr().String() != "fe80::1%1" {
+		t.Errorf("peer is %v and local %v, want fe80::1%%1 for both", peer.Addr, l.Local(fd).Addr)
 	}
-	other, err := Open(endpoint(netip.MustParseAddr("192.0.2.1"), testkit.FreePort(t)), plain())
+	other, err := Open(endpoint(netip.MustParseAddr("192.0.2.1"), testkit.FreePort(t)), row(plain()))
 	if err != nil {
 		t.Fatalf("an address that is up: %v", err)
 	}
@@ -228,7 +228,7 @@ func TestClose(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a peer in the queue reads %v, want a reset", err)
 	}
-	again, err := Open(l.Endpoint, plain())
+	again, err := Open(l.Endpoint, row(plain()))
 	if err != nil {
 		t.Fatalf("the port is not free: %v", err)
 	}
@@ -259,7 +259,7 @@ func TestCloseFreesTheAddressOfACopy(t *testing.T) {
 			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("%s: a peer in the queue reads %v, want a reset", a, err)
 			}
-			next, err := Open(l.Endpoint, plain())
+			next, err := Open(l.Endpoint, row(plain()))
 			if err != nil {
 				t.Fatalf("%s, reuseport %v: the address is not free: %v", a, reuse, err)
 			}
@@ -398,7 +398,7 @@ func TestConcurrentAccept(t *testing.T) {
 				fd, peer, err := l.Accept()
 				switch {
 				case err == nil:
-					if _, twice := seen.LoadOrStore(peer, true); twice {
+					if _, twice := seen.LoadOrStore(peer.Addr, true); twice {
 						t.Errorf("%v was accepted twice", peer)
 					}
 					unix.Close(fd)

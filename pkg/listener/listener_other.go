@@ -10,20 +10,28 @@ import (
 )
 
 func closeFd(int)       {}
-func unlisten(int)      {}
 func readable(int) bool { return false }
 
-func (l *Listener) open(service.Socket) error { return errors.ErrUnsupported }
+func setBlocking(int, bool) error { return errors.ErrUnsupported }
+
+func (l *Listener) open(*service.Service) error { return errors.ErrUnsupported }
+
+func adopt(int, service.Endpoint, *service.Service) (*Listener, error) {
+	return nil, errors.ErrUnsupported
+}
+
+func inspect(int) (service.Endpoint, error) { return service.Endpoint{}, errors.ErrUnsupported }
 
 func isUp(netip.Addr, string) bool { return true }
 
-func tune(int, service.Network, service.Socket, service.Socket) error { return errors.ErrUnsupported }
+func (l *Listener) change(_, _ *service.Service) error { return errors.ErrUnsupported }
 
-func (l *Listener) accept() (int, netip.AddrPort, error) {
-	return -1, netip.AddrPort{}, errors.ErrUnsupported
+func (l *Listener) accept() (int, service.Peer, error) {
+	return -1, service.Peer{}, errors.ErrUnsupported
 }
 
-// Local is the address that the peer of conn has connected to.
-func (l *Listener) local(int) netip.AddrPort { return l.Endpoint.Addr }
+func (l *Listener) local(int) service.Endpoint { return l.Endpoint }
 
-func (l *Listener) SetBlocking(bool) error { return errors.ErrUnsupported }
+func (l *Listener) unlisten() {}
+
+func (l *Listener) unlink() {}

@@ -30,7 +30,7 @@ var (
 )
 
 // plain is a row that names no option.
-func plain() service.Socket { return service.Socket{TOS: -1} }
+func plain() service.Socket { return service.Socket{TOS: -1, UID: -1, GID: -1, Mode: 0o666, DirectoryMode: 0o755} }
 
 func endpoint(a netip.Addr, port int) service.Endpoint {
 	ep := service.Endpoint{Network: service.TCP4, Addr: netip.AddrPortFrom(a, uint16(port))}
@@ -40,10 +40,13 @@ func endpoint(a netip.Addr, port int) service.Endpoint {
 	return ep
 }
 
+// row is a row with these options.
+func row(s service.Socket) *service.Service { return &service.Service{ID: "test", Socket: s} }
+
 // open listens on a free port of an address until the test ends.
 func open(t *testing.T, a netip.Addr, s service.Socket) *Listener {
 	t.Helper()
-	l, err := Open(endpoint(a, testkit.FreePort(t)), s)
+	l, err := Open(endpoint(a, testkit.FreePort(t)), row(s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,11 +75,11 @@ func connect(t *testing.T, l *Listener) (*net.TCPConn, int, netip.AddrPort) {
 		t.Fatal(err)
 	}
 	fd, peer := accept(t, l)
-	return c.(*net.TCPConn), fd, peer
+	return c.(*net.TCPConn), fd, peer.Addr
 }
 
 // accept waits for a connection.
-func accept(t *testing.T, l *Listener) (int, netip.AddrPort) {
+func accept(t *testing.T, l *Listener) (int, service.Peer) {
 	t.Helper()
 	deadline := time.Now().Add(bound)
 	for {
@@ -145,7 +148,7 @@ func raise(t *testing.T) {
 	}
 	// The kernel adds it in its own time.
 	for deadline := time.Now().Add(bound); ; {
-		l, err := Open(endpoint(netip.MustParseAddr("fe80::1%lo"), 9), plain())
+		l, err := Open(endpoint(netip.MustParseAddr("fe80::1%lo"), 9), row(plain()))
 		if err == nil {
 			l.Close()
 			return

@@ -89,8 +89,8 @@ func (s setting) accepted(network service.Network) map[option]int {
 	return m
 }
 
-// options are what a socket of a family can be asked for.
-func options(network service.Network) []option {
+// optionsOf are what a socket of a family can be asked for.
+func optionsOf(network service.Network) []option {
 	list := []option{
 		keepalive, keepIdle, keepIntvl, keepCnt, nodelay, deferring, reuseport, freebind4, rcvbuf, sndbuf,
 		mark, tos4, protocol, linger, userTime, quickack, bufLock, lowat,
@@ -105,7 +105,7 @@ func options(network service.Network) []option {
 func look(t *testing.T, fd int, network service.Network) map[option]int {
 	t.Helper()
 	m := make(map[option]int)
-	for _, o := range options(network) {
+	for _, o := range optionsOf(network) {
 		m[o] = getInt(t, fd, o.level, o.name)
 	}
 	// Says how many acknowledgements are due at once: it changes by itself.
@@ -231,12 +231,12 @@ func TestReusePortSharesAnAddress(t *testing.T) {
 		s := plain()
 		s.ReusePort = true
 		l := open(t, a, s)
-		second, err := Open(l.Endpoint, s)
+		second, err := Open(l.Endpoint, row(s))
 		if err != nil {
 			t.Fatalf("a second listener on %s: %v", a, err)
 		}
 		second.Close()
-		if third, err := Open(l.Endpoint, plain()); err == nil {
+		if third, err := Open(l.Endpoint, row(plain())); err == nil {
 			third.Close()
 			t.Errorf("a listener without reuseport shares %s", a)
 		}
@@ -261,14 +261,14 @@ func TestRetune(t *testing.T) {
 				early, _, _ := connect(t, l)
 				defer early.Close()
 
-				if err := l.Retune(plain(), s); err != nil {
+				if err := l.Retune(row(plain()), row(s)); err != nil {
 					t.Fatal(err)
 				}
 				_, fd, _ := connect(t, l)
 				expect(t, "listener", look(t, l.Fd(), network), bareListener, c.on(network))
 				expect(t, "accepted", look(t, fd, network), bareAccepted, c.accepted(network))
 
-				if err := l.Retune(s, plain()); err != nil {
+				if err := l.Retune(row(s), row(plain())); err != nil {
 					t.Fatal(err)
 				}
 				_, fd, _ = connect(t, l)
@@ -290,7 +290,7 @@ func TestRetuneFromOneSettingToAnother(t *testing.T) {
 		}
 		s := plain()
 		c.socket(&s)
-		if err := l.Retune(old, s); err != nil {
+		if err := l.Retune(row(old), row(s)); err != nil {
 			t.Fatalf("to %s: %v", c.name, err)
 		}
 		_, fd, _ := connect(t, l)
@@ -314,7 +314,7 @@ func TestRetuneKeepsTheQueue(t *testing.T) {
 	}
 	s := plain()
 	s.Backlog, s.Nodelay, s.Keepalive.On, s.TOS = 5, true, true, 8
-	if err := l.Retune(plain(), s); err != nil {
+	if err := l.Retune(row(plain()), row(s)); err != nil {
 		t.Fatal(err)
 	}
 	if n := waiting(t, l); n != 1 {
@@ -331,7 +331,7 @@ func TestRetuneThatFailsChangesNothing(t *testing.T) {
 	s := plain()
 	s.Keepalive = service.Keepalive{On: true, Idle: 60 * time.Second, Count: 1000} // at most 127, tcp(7)
 	s.Nodelay = true
-	if err := l.Retune(plain(), s); err == nil {
+	if err := l.Retune(row(plain()), row(s)); err == nil {
 		t.Fatal("TCP_KEEPCNT 1000 was taken")
 	}
 	expect(t, "listener", look(t, l.Fd(), service.TCP4), before, nil)
@@ -354,13 +354,13 @@ func TestBacklog(t *testing.T) {
 		}
 		s := plain()
 		s.Backlog = 7
-		if err := l.Retune(plain(), s); err != nil {
+		if err := l.Retune(row(plain()), row(s)); err != nil {
 			t.Fatal(err)
 		}
 		if n := backlogOf(t, l); n != 7 {
 			t.Errorf("%s: backlog %d after Retune, want 7", a, n)
 		}
-		if err := l.Retune(s, plain()); err != nil {
+		if err := l.Retune(row(s), row(plain())); err != nil {
 			t.Fatal(err)
 		}
 		if n := backlogOf(t, l); n != most {

@@ -1,0 +1,73 @@
+package listener
+
+// Sockets that the daemon was passed: all its descriptors of one are one open
+// file description, with everything that was ever set on it.
+
+import (
+	"errors"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+)
+
+// inherited remembers the guard of every passed socket by SO_COOKIE, which the
+// kernel gives only once: rows come and go, the socket and what is on it stay.
+// There are no more than were passed.
+var inherited = struct {
+	sync.Mutex
+	guards map[uint64]*guard
+}{guards: make(map[uint64]*guard)}
+
+// errLocked: nobody can take such a filter off, and only who has made it could
+// change it.
+var errLocked = errors.New("it has a locked filter, of an earlier daemon with access rules perhaps; have whoever passes it open it anew (systemctl restart of its .socket unit)")
+
+func guardOf(fd int) (*guard, error) {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockopt SO_COOKIE", err)
+	}
+	inherited.Lock()
+	defer inherited.Unlock()
+	g := inherited.guards[cookie]
+	if g == nil {
+		if locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER); err == nil && locked != 0 {
+			return nil, errLocked
+		}
+		g = &guard{options: unset}
+		inherited.guards[cookie] = g
+	}
+	return g, nil
+}
+
+func adopt(fd int, ep service.Endpoint, sv *service.Service) (l *Listener, err error) {
+	g, err := guardOf(fd)
+	if err != nil {
+		return nil, err
+	}
+	l = newListener(ep, sv, g)
+	l.adopted = true
+	if l.fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(l.fd)
+		}
+	}()
+	if z := ep.Addr.Addr().Zone(); z != "" {
+		if l.zone, err = interfaceIndex(z); err != nil {
+			return nil, err
+		}
+	}
+	g.mu.Lock()
+	old := g.options
+	g.mu.Unlock()
+	if err := l.change(&service.Service{Socket: old}, sv); err != nil {
+		return nil, err
+	}
+	return l, setBlocking(l.fd, sv.Wait)
+}
