@@ -30,17 +30,30 @@ func (s *Supervisor) endContainer(hurry <-chan os.Signal) {
 		return // there are none
 	}
 	s.log.info("ending the container", slog.Duration("wait", lastWords))
-	most := time.NewTimer(lastWords)
-	defer most.Stop()
-	for wait := time.Millisecond; syscall.Kill(-1, 0) == nil; wait = min(2*wait, 50*time.Millisecond) {
+	if alone(lastWords, hurry) {
+		return
+	}
+	s.log.warn("what is left in the container is killed")
+	syscall.Kill(-1, syscall.SIGKILL)
+	alone(lastStart, nil)
+}
+
+// alone waits until there is no other process in the container, and reports
+// false if somebody is in a hurry before, or most is over.
+func alone(most time.Duration, hurry <-chan os.Signal) bool {
+	end := time.NewTimer(most)
+	defer end.Stop()
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		if syscall.Kill(-1, 0) != nil {
+			return true
+		}
 		select {
 		case sig := <-hurry:
 			if sig != syscall.SIGHUP {
-				return
+				return false
 			}
-		case <-most.C:
-			s.log.warn("what is left in the container is killed")
-			return
+		case <-end.C:
+			return false
 		case <-time.After(wait):
 		}
 	}
