@@ -32,6 +32,7 @@ type Listener struct {
 	zone     uint32      // interface index of Endpoint's zone
 	adopted  bool        // the socket is that of whoever has passed it
 	groups   atomic.Bool // the row asks for groups of peers
+	priority atomic.Int64
 	guard    *guard
 	file     file // of a unix socket that is not adopted
 
@@ -52,12 +53,17 @@ type file struct {
 func newListener(ep service.Endpoint, sv *service.Service, g *guard) *Listener {
 	l := &Listener{Endpoint: ep, fd: -1, guard: g}
 	l.refs.Store(1)
-	l.groups.Store(wantsGroups(sv))
+	l.heed(sv)
 	return l
 }
 
-// wantsGroups: asking for them takes a system call for each peer.
-func wantsGroups(sv *service.Service) bool { return sv.Users != nil && len(sv.Users.GIDs) > 0 }
+// heed notes what Accept does for each peer.
+func (l *Listener) heed(sv *service.Service) {
+	// Asking for groups takes a system call.
+	l.groups.Store(sv.Users != nil && len(sv.Users.GIDs) > 0)
+	// Alone of all options it is not handed on by the kernel.
+	l.priority.Store(int64(sv.Socket.Priority))
+}
 
 // Open makes a close-on-exec socket that listens on ep with the options of sv. It
 // is blocking if sv has Wait and not otherwise. Where the server reads from the
@@ -123,7 +129,7 @@ func (l *Listener) Retune(old, sv *service.Service) error {
 	if err := l.change(old, sv); err != nil {
 		return fmt.Errorf("changing the options of %s %s: %w", l.Endpoint.Network, l.Endpoint, err)
 	}
-	l.groups.Store(wantsGroups(sv))
+	l.heed(sv)
 	return nil
 }
 

@@ -223,6 +223,9 @@ func (l *Listener) accept() (fd int, peer service.Peer, err error) {
 		}
 	default:
 		peer.Addr = l.addrPort(sa)
+		if p := l.priority.Load(); p != 0 {
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, int(p)) // the listener has it, too
+		}
 	}
 	return fd, peer, nil
 }

@@ -30,7 +30,9 @@ var (
 )
 
 // plain is a row that names no option.
-func plain() service.Socket { return service.Socket{TOS: -1, UID: -1, GID: -1, Mode: 0o666, DirectoryMode: 0o755} }
+func plain() service.Socket {
+	return service.Socket{TOS: -1, UID: -1, GID: -1, Mode: 0o666, DirectoryMode: 0o755}
+}
 
 func endpoint(a netip.Addr, port int) service.Endpoint {
 	ep := service.Endpoint{Network: service.TCP4, Addr: netip.AddrPortFrom(a, uint16(port))}

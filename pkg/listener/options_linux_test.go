@@ -43,6 +43,14 @@ var (
 	userTime  = option{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT}
 	quickack  = option{"TCP_QUICKACK", unix.IPPROTO_TCP, unix.TCP_QUICKACK}
 	bufLock   = option{"SO_BUF_LOCK", unix.SOL_SOCKET, unix.SO_BUF_LOCK}
+	ttl4      = option{"IP_TTL", unix.IPPROTO_IP, unix.IP_TTL}
+	hops6     = option{"IPV6_UNICAST_HOPS", unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS}
+	priority  = option{"SO_PRIORITY", unix.SOL_SOCKET, unix.SO_PRIORITY}
+	trans4    = option{"IP_TRANSPARENT", unix.IPPROTO_IP, unix.IP_TRANSPARENT}
+	trans6    = option{"IPV6_TRANSPARENT", unix.IPPROTO_IPV6, unix.IPV6_TRANSPARENT}
+	broadcast = option{"SO_BROADCAST", unix.SOL_SOCKET, unix.SO_BROADCAST}
+	reuseaddr = option{"SO_REUSEADDR", unix.SOL_SOCKET, unix.SO_REUSEADDR}
+	passcred  = option{"SO_PASSCRED", unix.SOL_SOCKET, unix.SO_PASSCRED}
 	lowat     = option{"SO_RCVLOWAT", unix.SOL_SOCKET, unix.SO_RCVLOWAT}
 )
 
@@ -68,7 +76,11 @@ var settings = []setting{
 	{"sndbuf", func(s *service.Socket) { s.Sndbuf = 50000 }, map[option]int{sndbuf: 100000}, nil},
 	{"mark", func(s *service.Socket) { s.Mark = 0x2a }, map[option]int{mark: 0x2a}, nil},
 	{"mark of 32 bits", func(s *service.Socket) { s.Mark = 0xfffffffe }, map[option]int{mark: -2}, nil},
-	{"tos", func(s *service.Socket) { s.TOS = 0x48 }, map[option]int{tos4: 0x48}, map[option]int{tclass6: 0x48}},
+	{"tos", func(s *service.Socket) { s.TOS = 0x48 }, map[option]int{tos4: 0x48, priority: 2}, map[option]int{tclass6: 0x48}},
+	{"priority", func(s *service.Socket) { s.Priority = 5 }, map[option]int{priority: 5}, nil},
+	{"tos and priority", func(s *service.Socket) { s.TOS, s.Priority = 0x10, 3 }, map[option]int{tos4: 0x10, priority: 3}, map[option]int{tclass6: 0x10, priority: 3}},
+	{"ttl", func(s *service.Socket) { s.TTL = 5 }, map[option]int{ttl4: 5}, map[option]int{hops6: 5}},
+	{"transparent", func(s *service.Socket) { s.Transparent = true }, map[option]int{trans4: 1}, map[option]int{trans4: 1, trans6: 1}},
 	{"tos 0", func(s *service.Socket) { s.TOS = 0 }, map[option]int{tos4: 0}, map[option]int{tclass6: 0}},
 }
 
@@ -86,6 +98,9 @@ func (s setting) on(network service.Network) map[option]int {
 func (s setting) accepted(network service.Network) map[option]int {
 	m := maps.Clone(s.on(network))
 	delete(m, deferring)
+	if s.name == "tos" {
+		delete(m, priority) // what the kernel makes of it is not handed on
+	}
 	return m
 }
 
@@ -93,10 +108,10 @@ func (s setting) accepted(network service.Network) map[option]int {
 func optionsOf(network service.Network) []option {
 	list := []option{
 		keepalive, keepIdle, keepIntvl, keepCnt, nodelay, deferring, reuseport, freebind4, rcvbuf, sndbuf,
-		mark, tos4, protocol, linger, userTime, quickack, bufLock, lowat,
+		mark, tos4, protocol, linger, userTime, quickack, bufLock, lowat, ttl4, priority, trans4, broadcast, reuseaddr,
 	}
 	if network == service.TCP6 {
-		list = append(list, freebind6, tclass6, v6only)
+		list = append(list, freebind6, tclass6, v6only, hops6, trans6)
 	}
 	return list
 }
