@@ -198,7 +198,7 @@ func TestLogsOfManyRows(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			testkit.Check(t)
 			w.use(t)
-			workers, each := 8, scaled(200)
+			workers, each := 8, scaled(100)
 			if native, _ := Native(); !native || needsCopy() != "" {
 				each = scaled(20)
 			}
