@@ -42,6 +42,7 @@ type compiler struct {
 	asked    cache
 	passed   []*passed
 	taken    taken
+	sockets  int             // of all rows so far
 	bursts   map[string]bool // burst keys of [defaults] that some row has a rate for
 }
 

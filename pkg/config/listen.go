@@ -20,6 +20,7 @@ const (
 	maxSocketPath = 107
 	maxRange      = 1024 // ports of an entry
 	maxSockets    = 4096 // of a row
+	maxAllSockets = 1 << 16
 	maxVsockPort  = 1<<32 - 2
 	vsockReserved = 1023 // the last port of vsock that needs a right, net/vmw_vsock/af_vsock.c
 )
@@ -172,6 +173,11 @@ func (r *row) add(e service.Endpoint, l String) bool {
 		r.errorf("listen", l.Pos, "more than %d sockets; make several rows of it", maxSockets)
 		return false
 	}
+	if r.c.sockets >= maxAllSockets {
+		r.errorf("listen", l.Pos, "more than %d sockets in all rows; take some out", maxAllSockets)
+		return false
+	}
+	r.c.sockets++
 	r.heard[e] = false
 	r.listen = append(r.listen, bound{Endpoint: e, pos: l.Pos})
 	return true

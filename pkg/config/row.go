@@ -81,8 +81,8 @@ func (r *row) identify() {
 		what, _ = runsOf(d)
 		word = d.Builtin.V
 	}
-	direct := map[runs]kind{nothing: execDirect, runsExec: execDirect, runsBuiltin: builtinDirect, runsForward: forwardDirect}
-	named := map[runs]kind{nothing: execMux, runsExec: execMux, runsBuiltin: builtinMux, runsForward: forwardMux}
+	direct := [...]kind{nothing: execDirect, runsExec: execDirect, runsBuiltin: builtinDirect, runsForward: forwardDirect}
+	named := [...]kind{nothing: execMux, runsExec: execMux, runsBuiltin: builtinMux, runsForward: forwardMux}
 	switch {
 	case isMux && what == runsBuiltin && word == "tcpmux":
 		if s.Builtin.IsSet() && n == 1 {

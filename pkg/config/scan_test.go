@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
 func TestPlaces(t *testing.T) {
@@ -147,7 +149,10 @@ func FuzzCompile(f *testing.F) {
 		if len(text) > 1<<16 {
 			return
 		}
-		for _, o := range []*Options{asRoot(), asAlice()} {
+		passed := asRoot()
+		passed.Passed = []service.Passed{given(3, "ftp", "dual [::]:21"), given(4, "", "tcp4 127.0.0.1:99"), given(5, "tftp", "udp4 0.0.0.0:69"),
+			given(6, "", "unix /run/a"), given(7, "x.socket", "dual-udp [::]:37")}
+		for _, o := range []*Options{asRoot(), asAlice(), passed} {
 			var out [2]string
 			for i := range out {
 				file, include := Parse("f", text)
@@ -156,6 +161,13 @@ func FuzzCompile(f *testing.F) {
 					t.Fatalf("table %v, error %v", table, err)
 				}
 				out[i] = fmt.Sprint(include) + dump(table, warnings, err)
+				if table != nil {
+					for _, s := range table.Services {
+						if problem := insane(s); problem != "" {
+							t.Fatalf("row %q: %s: %+v", s.ID, problem, s)
+						}
+					}
+				}
 				for _, p := range file.Problems {
 					if !p.IsSet() || p.Text == "" || p.Line > 1+strings.Count(text, "\n") {
 						t.Fatalf("problem without a place: %v", p)
@@ -167,6 +179,55 @@ func FuzzCompile(f *testing.F) {
 			}
 		}
 	})
+}
+
+// insane says what the rest of the program does not expect of a row.
+func insane(s *service.Service) string {
+	runs := 0
+	for _, r := range []bool{s.Exec != nil, s.Builtin != service.BuiltinNone, s.Forward != nil} {
+		if r {
+			runs++
+		}
+	}
+	switch {
+	case runs != 1:
+		return "runs more or less than one thing"
+	case s.Mux != (len(s.Listen) == 0):
+		return "by name, or somewhere"
+	case s.Mux && (s.Name == "" || s.Wait || s.Builtin == service.BuiltinTCPMUX || s.Builtin != service.BuiltinNone && !s.Plus):
+		return "is not for a name"
+	case s.Wait && (s.Exec == nil || s.Limits.Instances < 1 || s.Limits.InstancesPerSource != 0 || s.Limits.RatePerSource.N != 0):
+		return "cannot wait so"
+	case len(s.Listen) != len(s.ListenOrigin):
+		return "origins are missing"
+	case s.Forward != nil && (len(s.Forward.Targets) == 0 || s.Forward.Timeout <= 0):
+		return "goes nowhere"
+	}
+	heard := make(map[service.Endpoint]bool)
+	for _, e := range s.Listen {
+		n := e.Network
+		access, users := s.Access != nil, s.Users != nil
+		switch {
+		case n.IP() != e.Addr.IsValid() || n.Unix() != (e.Path != "") || n.Vsock() != (e.Port != 0):
+			return "no address of its kind"
+		case n.IP() && (e.Addr.Addr().Is4In6() || e.Addr.Addr().Is6() != n.V6()):
+			return "the address is of another family"
+		case len(e.Path) > maxSocketPath+1:
+			return "the path is too long"
+		case heard[e]:
+			return "is there twice"
+		case styleOf(n) != styleOf(s.Listen[0].Network):
+			return "several styles"
+		case n.Unix() && access && !users, n.IP() && users && !access, n.Vsock() && (users || access), users && n.Unix() && (s.Wait || n.Dgram()):
+			return "nobody judges " + e.String()
+		case n == service.UnixDgram && !s.Wait:
+			return "unix datagrams have no peer"
+		case styleOf(n) != stream && (s.Forward != nil || s.Builtin == service.BuiltinTCPMUX):
+			return "streams only"
+		}
+		heard[e] = true
+	}
+	return ""
 }
 
 func seed(f *testing.F) {

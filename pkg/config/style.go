@@ -80,7 +80,7 @@ func (r *row) kindOfSocket() {
 	r.family = choose(r, "protocol", s.Protocol, familyWords)
 	ownStyle, ownFamily := s.Socket.IsSet() && !r.inherited["socket"], r.family != "" && !r.inherited["protocol"]
 	fits := func(st style) bool { return r.family == "" || slices.Contains(families[st], r.family) }
-	if !fits(r.style) && !ownStyle && ownFamily {
+	if !fits(r.style) && !ownStyle && (ownFamily || !s.Socket.IsSet()) {
 		for _, st := range []style{stream, dgram} { // protocol = "udp" says it all
 			if fits(st) {
 				r.style = st

@@ -13,6 +13,12 @@ import (
 // TestTakenAsTheKernel asks the kernel about every pair of listeners, and
 // Compile must say the same.
 func TestTakenAsTheKernel(t *testing.T) {
+	for name, kind := range map[string]int{"stream": syscall.SOCK_STREAM, "dgram": syscall.SOCK_DGRAM} {
+		t.Run(name, func(t *testing.T) { takenAsTheKernel(t, name, kind) })
+	}
+}
+
+func takenAsTheKernel(t *testing.T, style string, kind int) {
 	addrs := []string{"0.0.0.0", "127.0.0.1", "127.0.0.2", "[::]", "[::1]"}
 	type side struct {
 		addr  string
@@ -34,7 +40,7 @@ func TestTakenAsTheKernel(t *testing.T) {
 		if at.Addr().Is4() {
 			family, sa = syscall.AF_INET, &syscall.SockaddrInet4{Port: port, Addr: at.Addr().As4()}
 		}
-		fd, err := syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		fd, err := syscall.Socket(family, kind|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +49,9 @@ func TestTakenAsTheKernel(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		set(syscall.SOL_SOCKET, syscall.SO_REUSEADDR)
+		if kind == syscall.SOCK_STREAM {
+			set(syscall.SOL_SOCKET, syscall.SO_REUSEADDR)
+		}
 		if family == syscall.AF_INET6 {
 			set(syscall.IPPROTO_IPV6, syscall.IPV6_V6ONLY)
 		}
@@ -55,7 +63,7 @@ func TestTakenAsTheKernel(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err = syscall.Bind(fd, sa); err == nil {
+		if err = syscall.Bind(fd, sa); err == nil && kind == syscall.SOCK_STREAM {
 			err = syscall.Listen(fd, 1)
 		}
 		if err != nil {
@@ -65,7 +73,7 @@ func TestTakenAsTheKernel(t *testing.T) {
 		return fd, nil
 	}
 	row := func(id string, s side) string {
-		text := fmt.Sprintf("[service.%s]\nexec = \"/bin/a\"\nuser = \"root\"\nlisten = \"%s:%d\"\nreuseport = %v\n", id, s.addr, port, s.reuse)
+		text := fmt.Sprintf("[service.%s]\nexec = \"/bin/a\"\nuser = \"root\"\nlisten = \"%s:%d\"\nreuseport = %v\nsocket = %q\nwait = true\n", id, s.addr, port, s.reuse, style)
 		if s.dev != "" {
 			text += fmt.Sprintf("bind_to_device = %q\n", s.dev)
 		}
