@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
+	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
@@ -33,6 +35,7 @@ type Listener struct {
 	adopted  bool        // the socket is that of whoever has passed it
 	groups   atomic.Bool // the row asks for groups of peers
 	priority atomic.Int64
+	blocking atomic.Bool
 	guard    *guard
 	file     file // of a unix socket that is not adopted
 
@@ -53,6 +56,7 @@ type file struct {
 func newListener(ep service.Endpoint, sv *service.Service, g *guard) *Listener {
 	l := &Listener{Endpoint: ep, fd: -1, guard: g}
 	l.refs.Store(1)
+	l.blocking.Store(sv.Wait)
 	l.heed(sv)
 	return l
 }
@@ -134,13 +138,28 @@ func (l *Listener) Retune(old, sv *service.Service) error {
 }
 
 // SetBlocking makes the socket blocking, as servers of wait rows need it, or not,
-// as Accept needs it, for everybody who has it.
+// as Accept needs it, for everybody who has it. It does nothing if it is so
+// already. It is called by one goroutine at a time.
 func (l *Listener) SetBlocking(on bool) error {
+	if l.blocking.Load() == on {
+		return nil
+	}
 	if !l.hold() {
 		return ErrClosed
 	}
 	defer l.release()
-	return setBlocking(l.fd, on)
+	if on {
+		// An accept4 that comes after this would wait, and its thread with it.
+		l.blocking.Store(true)
+		for l.refs.Load() > 2 {
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+	if err := setBlocking(l.fd, on); err != nil {
+		return err
+	}
+	l.blocking.Store(on)
+	return nil
 }
 
 // Fd is the socket's descriptor. It belongs to the Listener.
@@ -150,12 +169,15 @@ func (l *Listener) Fd() int { return l.fd }
 // it is close-on-exec and blocking, as children have always got it. A v4 peer
 // is a v4 address also on a v6 socket. Who the peer of a unix socket is was found
 // out by the kernel when it connected. Errors are ErrClosed or bare errno values;
-// EAGAIN means that nobody waits.
+// EAGAIN means that nobody waits, or that the socket blocks.
 func (l *Listener) Accept() (fd int, peer service.Peer, err error) {
 	if !l.hold() {
 		return -1, peer, ErrClosed
 	}
 	defer l.release()
+	if l.blocking.Load() {
+		return -1, peer, syscall.EAGAIN
+	}
 	fd, peer, err = l.accept()
 	if err != nil && l.closed.Load() {
 		err = ErrClosed
