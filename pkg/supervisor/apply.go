@@ -164,7 +164,7 @@ func (s *Supervisor) compile(sv *service.Service) (*row, error) {
 			return r, nil
 		}
 	}
-	r := &row{Service: sv}
+	r := &row{Service: sv, plan: planOf(sv)}
 	var err error
 	if sv.Exec != nil {
 		r.program, err = compileProgram(sv)
@@ -289,7 +289,7 @@ func (c *change) commit() {
 			}
 			u.removed = true
 			u.waiting = nil
-		case c.rows[id] != old && old.Exec != nil && !old.Equal(c.rows[id].Service):
+		case c.rows[id] != old && old.Builtin != service.BuiltinTCPMUX && !old.Equal(c.rows[id].Service):
 			ended[u] = old.OnReload
 		}
 		s.closeListeners(u, c.sockets[id], c.fresh...)
@@ -298,6 +298,7 @@ func (c *change) commit() {
 	for id, r := range c.rows {
 		c.update(s.units[id], r)
 	}
+	s.ports.Store(portsOf(c.table))
 	s.live.Store(newLive(c.table, s.units))
 	s.tokens.replace(s.units)
 	for _, l := range c.fresh {
@@ -390,6 +391,11 @@ func (s *Supervisor) handOver(l *socket, r *row) {
 	if err := l.SetBlocking(r.Wait); err != nil {
 		s.log.problem("cannot change whether a listener blocks", err)
 	}
+	if network := l.Endpoint.Network; network.UDP() && r.Builtin != service.BuiltinNone {
+		if err := tellDestination(l.Fd(), network.V6(), l.Endpoint.Dual); err != nil {
+			s.log.problem("cannot learn where datagrams were sent to", err)
+		}
+	}
 }
 
 // closeListeners ends all sockets of a unit but those to keep, and those that
@@ -423,6 +429,7 @@ func (s *Supervisor) closeListeners(u *unit, keep []*socket, moved ...*socket) {
 func (s *Supervisor) endInstances(u *unit) {
 	since := s.now()
 	u.ended.Store(int64(since)) // for one that is just being started
+	s.relays.cut(u, since)
 	s.signalInstances(u, since, syscall.SIGTERM)
 	grace := cmp.Or(s.live.Load().table.Server.Grace, 5*time.Second)
 	time.AfterFunc(grace, func() { s.signalInstances(u, since, syscall.SIGKILL) })
@@ -472,6 +479,7 @@ func (s *Supervisor) addressesChanged() {
 			}
 			so := s.newSocket(l, u)
 			u.mu.Lock()
+			s.handOver(so, u.row.Load())
 			u.listeners = append(u.listeners, so)
 			s.tokens.replace(s.units)
 			if u.paused == 0 {

@@ -30,17 +30,17 @@ func (s *Supervisor) endContainer(hurry <-chan os.Signal) {
 		return // there are none
 	}
 	s.log.info("ending the container", slog.Duration("wait", lastWords))
-	if alone(lastWords, hurry) {
+	if othersGone(lastWords, hurry) {
 		return
 	}
 	s.log.warn("what is left in the container is killed")
 	syscall.Kill(-1, syscall.SIGKILL)
-	alone(lastStart, nil)
+	othersGone(lastStart, nil)
 }
 
-// alone waits until there is no other process in the container, and reports
+// othersGone waits until there is no other process in the container, and reports
 // false if somebody is in a hurry before, or most is over.
-func alone(most time.Duration, hurry <-chan os.Signal) bool {
+func othersGone(most time.Duration, hurry <-chan os.Signal) bool {
 	end := time.NewTimer(most)
 	defer end.Stop()
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {

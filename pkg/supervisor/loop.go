@@ -11,7 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/builtin"
 	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
 )
@@ -82,6 +84,8 @@ type scratch struct {
 	line [tcpmux.MaxLine]byte
 	name []byte
 	env  []byte
+
+	datagrams *builtin.Datagrams // nil until the first one
 }
 
 func (s *Supervisor) newWorker(l *loop) (*worker, error) {
@@ -150,6 +154,9 @@ func (w *worker) accept(l *socket) {
 	switch r := u.row.Load(); {
 	case r.Wait:
 		w.takeTurn(l, r)
+		return
+	case l.Endpoint.Network.Dgram() && r.Builtin != service.BuiltinNone:
+		w.answerAll(l, r)
 		return
 	case l.Endpoint.Network.Dgram():
 		w.datagrams(l, r)

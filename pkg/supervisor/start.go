@@ -28,7 +28,7 @@ func (w *worker) enter(u *unit, r *row, c connection) {
 		// A denied peer uses up nobody's rate.
 		w.refuse(c, u, refusedAccess, tcpmux.NotAvailable, slog.String("rule", rule))
 		return
-	case u.held.Load() >= heldPerRow || u.stuck.active(now) || w.s.forking.active(now):
+	case r.Exec != nil && (u.held.Load() >= heldPerRow || u.stuck.active(now) || w.s.forking.active(now)):
 		w.refuse(c, u, refusedBackoff, tcpmux.NotAvailable)
 		return
 	}

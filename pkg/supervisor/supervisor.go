@@ -7,6 +7,7 @@
 //	gate.go       access and limits of the listener's own row
 //	negotiate.go  the multiplexer: one line is peeked, then taken
 //	start.go      look up, admit, hand the socket to a child
+//	relays.go     or to the daemon itself; answers.go for datagrams
 //	reap.go       the end: one place that waits for children
 //
 // Beside it stand pending.go, where a negotiation waits, and watch.go, which
@@ -30,6 +31,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/builtin"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
@@ -59,6 +61,8 @@ type Supervisor struct {
 	tokens  tokenMap // listener by epoll token
 	pending pendingTable
 	reaper  reaper
+	relays  relays
+	ports   atomic.Pointer[builtin.Ports] // of datagram built-ins
 	watcher watcher
 	forking backoff      // after clone failed for want of memory or processes
 	short   atomic.Int64 // when the last accept failed for want of descriptors
@@ -165,7 +169,7 @@ func (s *Supervisor) Run() error {
 	if os.Getenv("GOMAXPROCS") == "" {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(len(s.loops) + 4))
 	}
-	makeThreads(2*len(s.loops) + heldThreads + otherThreads)
+	makeThreads(3*len(s.loops) + heldThreads + otherThreads)
 
 	var strangers chan os.Signal
 	if first() {
@@ -248,6 +252,7 @@ func (s *Supervisor) close() error {
 	for _, u := range s.units {
 		s.dropOutput(u)
 	}
+	s.relays.close()
 	s.outputs.poll.close()
 	closeFd(s.null)
 	closeFd(s.wakeFd)
@@ -277,14 +282,18 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 	case <-s.reaper.last():
 	case <-time.After(reachProgram):
 	}
-	if n := s.reaper.count(); n > 0 && table.Server.Grace > 0 {
+	s.relays.last()
+	if n := s.reaper.count() + s.relays.count(); n > 0 && table.Server.Grace > 0 {
 		s.log.draining(n, table.Server.Grace)
 		grace := time.NewTimer(table.Server.Grace)
 		defer grace.Stop()
-		for waiting := true; waiting; {
+		children, relayed := s.reaper.empty(), s.relays.empty()
+		for waiting := true; waiting && (children != nil || relayed != nil); {
 			select {
-			case <-s.reaper.empty():
-				waiting = false
+			case <-children:
+				children = nil
+			case <-relayed:
+				relayed = nil
 			case <-grace.C:
 				waiting = false
 			case sig := <-hurry:
@@ -292,6 +301,7 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 			}
 		}
 	}
+	s.relays.close()
 	stay := 0
 	s.reaper.each(func(pid int, in *instance) {
 		stay++

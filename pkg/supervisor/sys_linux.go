@@ -107,6 +107,19 @@ func newWake() (int, error) {
 // wake sets it, for good.
 func wake(fd int) { unix.Write(fd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
 
+// tellDestination has a UDP socket tell where each datagram was sent to.
+func tellDestination(fd int, v6, dual bool) error {
+	if v6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1); err != nil {
+			return os.NewSyscallError("setsockopt IPV6_RECVPKTINFO", err)
+		}
+	}
+	if v6 && !dual {
+		return nil
+	}
+	return os.NewSyscallError("setsockopt IP_PKTINFO", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
+}
+
 func closeFd(fd int) { unix.Close(fd) }
 
 func openNull() (int, error) { return unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0) }

@@ -33,9 +33,12 @@ func (poller) addReader(int, uint64) error            { return errors.ErrUnsuppo
 func (poller) remove(int)                             {}
 func (poller) wait(*eventBuffer, time.Duration) error { return errors.ErrUnsupported }
 
-func newWake() (int, error)         { return -1, errors.ErrUnsupported }
-func wake(int)                      {}
-func closeFd(int)                   {}
+func newWake() (int, error) { return -1, errors.ErrUnsupported }
+func wake(int)              {}
+func closeFd(int)           {}
+
+func tellDestination(int, bool, bool) error { return errors.ErrUnsupported }
+
 func openNull() (int, error)        { return -1, errors.ErrUnsupported }
 func scarce(syscall.Errno) bool     { return false }
 func abortFd(int)                   {}

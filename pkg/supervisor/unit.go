@@ -10,6 +10,7 @@ import (
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
 	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
+	"github.com/tcpmuxd/tcpmuxd/pkg/relay"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
@@ -19,6 +20,7 @@ import (
 type row struct {
 	*service.Service
 	program *spawn.Program // nil for a row that runs in the daemon
+	plan    *relay.Plan    // of a row whose connections are relayed
 	logs    sync.Once      // for Program.SetLog
 }
 
