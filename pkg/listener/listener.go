@@ -141,13 +141,13 @@ func (l *Listener) Retune(old, sv *service.Service) error {
 // as Accept needs it, for everybody who has it. It does nothing if it is so
 // already. It is called by one goroutine at a time.
 func (l *Listener) SetBlocking(on bool) error {
-	if l.blocking.Load() == on {
-		return nil
-	}
 	if !l.hold() {
 		return ErrClosed
 	}
 	defer l.release()
+	if l.blocking.Load() == on {
+		return nil
+	}
 	if on {
 		// An accept4 that comes after this would wait, and its thread with it.
 		l.blocking.Store(true)
