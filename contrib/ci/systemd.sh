@@ -132,6 +132,9 @@ T
 			: >dev/$n
 			mount --bind /dev/$n dev/$n
 		done
+		mkdir dev/pts dev/shm
+		mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
+		ln -s pts/ptmx dev/ptmx
 		mount -t sysfs -o ro sysfs sys
 		mount -t cgroup2 none sys/fs/cgroup
 		mkdir old
@@ -182,7 +185,11 @@ cp "$units"/tcpmuxd.{service,socket} "$base/run/check"
 cp "$units"/user/* "$base/run/check/user"
 cp "$units"/tcpmuxd.service.d/* "$base/run/check/tcpmuxd.service.d"
 # It says what it does not know and goes on; here that is a failure.
-verify() { [ -z "$(inside env XDG_RUNTIME_DIR=/run systemd-analyze verify --man=no "$@" 2>&1 | tee /dev/stderr)" ] || fail "systemd-analyze verify $*"; }
+verify() {
+	local said
+	said=$(inside env XDG_RUNTIME_DIR=/run systemd-analyze verify --man=no "$@" 2>&1) || fail "systemd-analyze verify $*: $said"
+	[ -z "$said" ] || fail "systemd-analyze verify $*: $said"
+}
 verify /run/check/tcpmuxd.{service,socket}
 verify --user /run/check/user/tcpmuxd.{service,socket}
 
@@ -291,6 +298,6 @@ echoes stream /run/test.stream hardened
 echoes seqpacket /run/test.seq hardened
 main=$(property MainPID)
 grep -qP '^NoNewPrivs:\t1$' <<<"$(inside cat "/proc/$main/status")" || fail "NoNewPrivs is not set"
-inside systemctl stop tcpmuxd.socket tcpmuxd.service
+inside systemctl stop test-{direct,udp,unix,seq}.socket tcpmuxd.socket tcpmuxd.service
 is Result success || fail "the result is $(property Result)"
 echo "== all of it is so"
