@@ -8,7 +8,7 @@
 #
 # Needs Go, apt-get, dpkg, cpio, gzip and qemu-system-aarch64 (contrib/ci/deps
 # arm64); not root. The exit status is 0 only if all tests have passed within
-# $QEMU_TIME seconds (180). The kernel is kept in $QEMU_CACHE, if that names a
+# $QEMU_TIME seconds (300). The kernel is kept in $QEMU_CACHE, if that names a
 # directory; everything else is in a temporary one that is removed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -60,7 +60,7 @@ qemu-system-aarch64 -M virt -cpu cortex-a72 -smp 2 -m 1024 -display none -monito
 	-serial "file:$scratch/console" -kernel "$kernel" -initrd "$scratch/initrd" \
 	-append "console=ttyAMA0 rdinit=/init panic=-1 quiet -- ${*/#-run/-test.run}" </dev/null &
 qemu=$!
-for ((i = 0; i < ${QEMU_TIME:-180}; i++)); do
+for ((i = 0; i < ${QEMU_TIME:-300}; i++)); do
 	kill -0 "$qemu" 2>/dev/null || break
 	sleep 1
 done
@@ -72,7 +72,7 @@ tr -d '\r' <"$scratch/console" >"$scratch/log"
 passed=$(grep -c '^--- PASS' "$scratch/log" || :)
 if [ "$passed" = 0 ] || ! grep -qx 'verdict of the tests: pass' "$scratch/log"; then
 	cat "$scratch/log"
-	echo "pkg/spawn on linux/arm64: the tests have not passed within ${QEMU_TIME:-180} s" >&2
+	echo "pkg/spawn on linux/arm64: the tests have not passed within ${QEMU_TIME:-300} s" >&2
 	exit 1
 fi
 grep -x 'linux.*' "$scratch/log" || :

@@ -184,7 +184,7 @@ func machineMain() int {
 	fmt.Println("linux", unix.ByteSliceToString(uts.Release[:]), unix.ByteSliceToString(uts.Machine[:]))
 	// As for a service of a usual system, but with room for the tests.
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1024, Max: 20000})
-	cmd := exec.Command("/proc/self/exe", append([]string{"-test.v", "-test.timeout=150s", "-test.shuffle=on"}, os.Args[1:]...)...)
+	cmd := exec.Command("/proc/self/exe", append([]string{"-test.v", "-test.timeout=270s", "-test.shuffle=on"}, os.Args[1:]...)...)
 	cmd.Env = []string{"PATH=/", "HOME=/", "TMPDIR=/tmp", machineEnv + "=1"}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	verdict := "pass"

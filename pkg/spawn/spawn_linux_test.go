@@ -295,7 +295,7 @@ func checkFailure(t testing.TB, twin bool, pid int, err error, want *Error) {
 
 func TestCompileRefuses(t *testing.T) {
 	good := Attr{Path: "/x", Argv: []string{"x"}, Umask: 0o22}
-	for name, change := range map[string]func(*Attr){
+	changes := map[string]func(*Attr){
 		"relative path":      func(a *Attr) { a.Path = "x" },
 		"no path":            func(a *Attr) { a.Path = "" },
 		"relative directory": func(a *Attr) { a.Dir = "tmp" },
@@ -326,8 +326,9 @@ func TestCompileRefuses(t *testing.T) {
 		"oom above":          func(a *Attr) { a.OOMScoreAdj = new(1001) },
 		"cpu below":          func(a *Attr) { a.CPUs = []int{0, -1} },
 		"cpu above":          func(a *Attr) { a.CPUs = []int{8192} },
-	} {
-		eachWay(t, func(t *testing.T, _ bool) {
+	}
+	eachWay(t, func(t *testing.T, _ bool) {
+		for name, change := range changes {
 			a := good
 			if _, err := a.Compile(); err != nil {
 				t.Fatal(err)
@@ -336,8 +337,8 @@ func TestCompileRefuses(t *testing.T) {
 			if _, err := a.Compile(); err == nil {
 				t.Errorf("%s: no error", name)
 			}
-		})
-	}
+		}
+	})
 }
 
 // A Program does not change with the Attr it was made of.
