@@ -127,6 +127,16 @@ func meet(t *testing.T, l *Listener) {
 		if n, _, err := unix.Recvfrom(l.Fd(), b, 0); err != nil || string(b[:n]) != "hello" {
 			t.Errorf("received %q, %v", b[:n], err)
 		}
+	} else if blocks(t, l.Fd()) {
+		// A server's: the daemon keeps its hands off.
+		if _, _, err := l.Accept(); err != unix.EAGAIN {
+			t.Errorf("Accept on a socket that blocks: %v", err)
+		}
+		fd, _, err := unix.Accept(l.Fd())
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(fd)
 	} else {
 		fd, peer := accept(t, l)
 		if !blocks(t, fd) {

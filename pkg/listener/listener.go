@@ -156,6 +156,7 @@ func (l *Listener) SetBlocking(on bool) error {
 		}
 	}
 	if err := setBlocking(l.fd, on); err != nil {
+		l.blocking.Store(!on)
 		return err
 	}
 	l.blocking.Store(on)

@@ -148,16 +148,30 @@ func raise(t *testing.T) {
 			t.Fatalf("ip %v: %v\n%s", args, err, out)
 		}
 	}
-	// The kernel adds it, and its route, in its own time.
+	// The kernel adds it, and its route, in its own time: until a datagram to it
+	// comes back.
 	for deadline := time.Now().Add(bound); ; {
-		c, err := net.Dial("udp", "[fe80::1%lo]:9")
+		err := throughItself(netip.MustParseAddr("fe80::1%lo"))
 		if err == nil {
-			c.Close()
 			return
 		}
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Millisecond)
 	}
+}
+
+// throughItself sends a datagram from an address to itself.
+func throughItself(a netip.Addr) error {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.WriteTo([]byte("x"), c.LocalAddr()); err != nil {
+		return err
+	}
+	c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	_, err = c.Read(make([]byte, 1))
+	return err
 }

@@ -18,8 +18,7 @@ import (
 )
 
 const (
-	// maxPath is the length of sun_path without the NUL; an abstract name has
-	// its first byte in place of that.
+	// maxPath is the length of sun_path without the NUL.
 	maxPath = 107
 	// siocUnixFile is SIOCUNIXFILE of linux/un.h: a descriptor of the file that a
 	// socket is bound to. It needs CAP_NET_ADMIN.
@@ -31,7 +30,7 @@ const (
 // says, and at no moment has anybody more rights on it than s gives.
 func (l *Listener) bindPath(s service.Socket) (err error) {
 	name := l.Endpoint.Path
-	if len(name) > maxPath && !(name[0] == '@' && len(name) == maxPath+1) {
+	if len(name) > maxPath {
 		return fmt.Errorf("the path has %d bytes, and the kernel takes %d", len(name), maxPath)
 	}
 	if strings.IndexByte(name, 0) >= 0 {
