@@ -169,7 +169,7 @@ func TestUnixPathIsTaken(t *testing.T) {
 }
 
 // Out of descriptors, because peers of the multiplexer have them: what comes to
-// a wait row is served then or afterwards, and the daemon does not spin.
+// a wait row is served all the same, and the daemon does not spin.
 func TestOutOfDescriptorsDuringWait(t *testing.T) {
 	t.Parallel()
 	mux, addr := local(t), local(t)
@@ -183,6 +183,9 @@ func TestOutOfDescriptorsDuringWait(t *testing.T) {
 	e := d.waitFor("out of descriptors")
 	hasAll(t, "the hint", e.text("hint"), "LimitNOFILE")
 	hasAll(t, "the error", e.text("error"), "too many open files")
+	if n := len(d.files()); n < limit-1 {
+		t.Errorf("%d of %d descriptors are open, and not all", n, limit)
+	}
 	before, began := cpuOf(t, d.pid), time.Now()
 	send(t, "127.0.0.1", addr, "patience")
 	d.waitFor("output", "service", "patient", "line", "patience")
