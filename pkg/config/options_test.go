@@ -84,7 +84,7 @@ func TestMachine(t *testing.T) {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &nofile); err != nil {
 		t.Fatal(err)
 	}
-	if o.HardLimits != nil && o.HardLimits[7] != nofile.Max { // where there is /proc
+	if o.HardLimits != nil && o.HardLimits[7] != uint64(nofile.Max) { // where there is /proc
 		t.Errorf("hard limit of open files %d, want %d", o.HardLimits[7], nofile.Max)
 	}
 	if _, err := o.ReadFile(at("plain")); err != nil {
