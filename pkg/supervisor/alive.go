@@ -106,5 +106,5 @@ func (s *Supervisor) stuck(most time.Duration) error {
 	return errors.Join(list...)
 }
 
-// Instances is how many instances run.
-func (s *Supervisor) Instances() int { return s.reaper.count() }
+// Instances is how many instances run, in children and in the daemon.
+func (s *Supervisor) Instances() int { return s.reaper.count() + s.relays.count() }
