@@ -50,14 +50,16 @@ func adopt(fd int, ep service.Endpoint, sv *service.Service) (l *Listener, err e
 	}
 	l = newListener(ep, sv, g)
 	l.adopted = true
-	if l.fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	defer func() {
 		if err != nil {
-			unix.Close(l.fd)
+			unix.Close(own)
 		}
 	}()
+	l.fd = own
 	if z := ep.Addr.Addr().Zone(); z != "" {
 		if l.zone, err = interfaceIndex(z); err != nil {
 			return nil, err
