@@ -96,6 +96,8 @@ func TestSamba(t *testing.T) {
 	data := string(someBytes(megabyte))
 	writeFile(t, directory(t, 0o755, dir, "files")+"/data", 0o644, data)
 	directory(t, 0o755, dir, "run")
+	// Without "change notify" it does not depend on a process of its own that a
+	// server for one connection has hardly started when it is needed.
 	config := writeFile(t, dir+"/smb.conf", 0o644, fmt.Sprintf(`
 [global]
 server role = standalone server
@@ -110,6 +112,7 @@ ncalrpc dir = %[1]s/run/ncalrpc
 log file = %[1]s/log
 load printers = no
 disable spoolss = yes
+change notify = no
 [files]
 path = %[1]s/files
 guest ok = yes
