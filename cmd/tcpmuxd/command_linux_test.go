@@ -1,13 +1,16 @@
-// The command lines of the built programs: flags, exit codes, words.
+// The command lines of the built programs: flags, exit codes, words. And how
+// tests run other programs.
 
 package main_test
 
 import (
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const dateTable = `
@@ -91,4 +94,36 @@ func TestStartIsAllOrNothing(t *testing.T) {
 			t.Errorf("the error is %q and has no %q", e.text("error"), want)
 		}
 	}
+}
+
+// A result is what a program that has ended has left.
+type result struct {
+	stdout, stderr string
+	code           int // -1: ended by a signal
+}
+
+// run runs a program to its end; cmd may have been prepared.
+func run(t testing.TB, cmd *exec.Cmd) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	kill := time.AfterFunc(bound, func() { cmd.Process.Kill() })
+	defer kill.Stop()
+	cmd.Wait()
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// find is the path of a program that a test cannot do without.
+func find(t testing.TB, name string) string {
+	t.Helper()
+	for _, dir := range []string{"/usr/sbin", "/sbin", ""} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path
+		}
+	}
+	t.Fatalf("%s is not installed; contrib/ci/deps knows the package", name)
+	return ""
 }

@@ -470,35 +470,3 @@ func tempDir(t testing.TB) string {
 	}
 	return dir
 }
-
-// A result is what a program that has ended has left.
-type result struct {
-	stdout, stderr string
-	code           int // -1: ended by a signal
-}
-
-// run runs a program to its end; cmd may have been prepared.
-func run(t testing.TB, cmd *exec.Cmd) result {
-	t.Helper()
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kill := time.AfterFunc(bound, func() { cmd.Process.Kill() })
-	defer kill.Stop()
-	cmd.Wait()
-	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
-}
-
-// find is the path of a program that a test cannot do without.
-func find(t testing.TB, name string) string {
-	t.Helper()
-	for _, dir := range []string{"/usr/sbin", "/sbin", ""} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path
-		}
-	}
-	t.Fatalf("%s is not installed; contrib/ci/deps knows the package", name)
-	return ""
-}
