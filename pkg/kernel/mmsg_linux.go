@@ -129,6 +129,8 @@ func parseName(name []byte) (peer netip.AddrPort, scope uint32) {
 	return netip.AddrPort{}, 0
 }
 
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 // parseControl looks for struct in_pktinfo, ip(7), and in6_pktinfo, RFC 3542
 // section 6.
 func (m *Message) parseControl(b []byte) {
@@ -143,6 +145,12 @@ func (m *Message) parseControl(b []byte) {
 			m.Interface = binary.NativeEndian.Uint32(data)
 			m.Local = netip.AddrFrom4([4]byte(data[4:8]))
 			m.To = netip.AddrFrom4([4]byte(data[8:12]))
+			if m.Local.IsUnspecified() { // it came before the option was set
+				m.Local = m.To
+			}
+			if m.Local.IsMulticast() || m.Local == broadcast {
+				m.Local = netip.Addr{}
+			}
 		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 			if m.To.Is4() {
 				continue // a v6 socket that tells both, and in_pktinfo tells more
