@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -347,6 +348,29 @@ func TestDatagramBuiltins(t *testing.T) {
 	}
 }
 
+// Many ask at the same time, and each has its own answers, in their order.
+func TestDatagramsOfManyPeers(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	serve(t, onUDP(internal(service.BuiltinEcho, 0), "0.0.0.0", port))
+	var all sync.WaitGroup
+	for i := range 20 {
+		c := call(t, fmt.Sprintf("127.0.1.%d:0", i+1), fmt.Sprintf("127.0.2.%d", i+1), port)
+		all.Go(func() {
+			for n := range 100 {
+				question := fmt.Sprint(i, " ", n)
+				c.Write([]byte(question))
+				b := make([]byte, 100)
+				if k, err := c.Read(b); err != nil || string(b[:k]) != question {
+					t.Errorf("the answer to %q is %q, %v", question, b[:max(k, 0)], err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 // Who may not ask, or asks too much, gets nothing, and the next one is served.
 func TestDatagramBuiltinsRefuse(t *testing.T) {
 	testkit.Check(t)
@@ -360,6 +384,8 @@ func TestDatagramBuiltinsRefuse(t *testing.T) {
 	ask(fmt.Sprintf("127.0.0.2:%d", other))
 	s.logs.wait(t, "refuse", "service=echo-udp", "reason=loop", "peer=127.0.0.2:7")
 	s.logs.wait(t, "refuse", "service=echo-udp", "reason=loop", fmt.Sprintf("peer=127.0.0.2:%d", other))
+	call(t, "127.0.0.2:0", "127.255.255.255", port).Write([]byte("to all"))
+	s.logs.wait(t, "refuse", "service=echo-udp", "reason=broadcast")
 	ask("127.0.0.66:0")
 	s.logs.wait(t, "refuse", "service=echo-udp", "reason=access", "rule=127.0.0.66/32")
 	c := call(t, "127.0.0.3:0", "127.0.0.1", port)
