@@ -26,6 +26,12 @@ func made(t *testing.T, domain, kind, protocol int) int {
 // bindTo binds a socket by hand, and listens unless it is one of datagrams.
 func bindTo(t *testing.T, fd int, sa unix.Sockaddr) int {
 	t.Helper()
+	if _, path := sa.(*unix.SockaddrUnix); !path && getInt(t, fd, unix.SOL_SOCKET, unix.SO_TYPE) == unix.SOCK_STREAM {
+		// Connections of an earlier test may be in TIME_WAIT.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := unix.Bind(fd, sa); err != nil {
 		t.Fatal(err)
 	}

@@ -148,6 +148,7 @@ func (l *Listener) change(old, sv *service.Service) error {
 		return err
 	}
 	if err := l.redress(was, s); err != nil {
+		l.redress(s, was)
 		tune(l.fd, l.Endpoint, s, was)
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -91,10 +92,6 @@ func TestModeAndOwner(t *testing.T) {
 				l.Close()
 			}
 		})
-	}
-	if got := syscall.Umask(0o022); got != 0o022 {
-		t.Logf("the umask was %03o", got)
-		syscall.Umask(got)
 	}
 }
 
@@ -300,23 +297,113 @@ func TestUnixErrors(t *testing.T) {
 	}
 	openRow(t, service.Endpoint{Network: service.UnixStream, Path: pad(dir+"/", 107)}, row(plain())).Close()
 	openRow(t, service.Endpoint{Network: service.UnixStream, Path: pad("@", 107)}, row(plain())).Close()
+}
+
+// asNobody has the test run in a process of an ordinary user, in a directory
+// that belongs to it. It reports whether this is that process; in the other one
+// the test is over.
+func asNobody(t *testing.T) bool {
+	t.Helper()
+	const mark = "TCPMUXD_TEST_AS_NOBODY"
+	const nobody = 65534
+	if os.Getenv(mark) == t.Name() {
+		return true
+	}
+	dir, err := os.MkdirTemp("", "tcpmuxd-nobody-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Open("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exe.Close()
+	cmd := exec.Command("/proc/self/fd/3", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
+	cmd.ExtraFiles = []*os.File{exe}
+	cmd.Env = append(os.Environ(), mark+"="+t.Name(), "TMPDIR="+dir)
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: nobody, Gid: nobody, Groups: []uint32{4711}}, Pdeathsig: syscall.SIGKILL,
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("as an ordinary user: %v\n%s", err, out)
+	}
+	return false
+}
+
+// Without any right the daemon has to find its file by the path.
+func TestPathsOfAnOrdinaryUser(t *testing.T) {
+	if !asNobody(t) {
+		return
+	}
+	testkit.Check(t)
+	dir := t.TempDir()
+	withUmask(t, 0o077)
+	ep := service.Endpoint{Network: service.UnixStream, Path: dir + "/a/b/socket"}
+	unixRow := func(mode uint32, uid, gid int) *service.Service {
+		s := plain()
+		s.Mode, s.UID, s.GID = mode, uid, gid
+		return row(s)
+	}
+	l := openRow(t, ep, unixRow(0o664, -1, 4711)) // a group it is in
+	if st := status(t, ep.Path); st.Mode != unix.S_IFSOCK|0o664 || st.Uid != 65534 || st.Gid != 4711 {
+		t.Errorf("mode %o, user %d, group %d", st.Mode, st.Uid, st.Gid)
+	}
+	if st := status(t, dir+"/a/b"); st.Mode != unix.S_IFDIR|0o755 {
+		t.Errorf("the directory has mode %o", st.Mode)
+	}
+	if err := l.Retune(unixRow(0o664, -1, 4711), unixRow(0o620, -1, -1)); err != nil {
+		t.Fatal(err)
+	}
+	if st := status(t, ep.Path); st.Mode != unix.S_IFSOCK|0o620 || st.Gid != 65534 {
+		t.Errorf("after Retune: mode %o, group %d", st.Mode, st.Gid)
+	}
+	// What cannot be done leaves all as it was.
+	if err := l.Retune(unixRow(0o620, -1, -1), unixRow(0o666, 0, -1)); !errors.Is(err, unix.EPERM) {
+		t.Errorf("giving the socket to root: %v", err)
+	}
+	if st := status(t, ep.Path); st.Mode != unix.S_IFSOCK|0o620 || st.Uid != 65534 {
+		t.Errorf("after an error: mode %o, user %d", st.Mode, st.Uid)
+	}
+	if err := os.Rename(ep.Path, ep.Path+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	other := bareSocket(t, service.UnixStream, ep.Path)
+	defer unix.Close(other)
+	if err := l.Retune(unixRow(0o620, -1, -1), unixRow(0o666, -1, -1)); !errors.Is(err, errReplaced) {
+		t.Errorf("another file is at the path: %v", err)
+	}
+	l.Close()
+	status(t, ep.Path)
 
 	// A failure after bind leaves no file.
-	s := plain()
-	s.Congestion, s.Rcvbuf = "", 0
-	path := dir + "/socket"
-	l := &Listener{Endpoint: service.Endpoint{Network: service.UnixStream, Path: path}, guard: new(guard)}
-	s.UID = 1<<32 - 1 // fchownat(2) takes it for "as it is": what is asked for cannot be
-	if err := l.open(row(s)); err == nil {
-		st := status(t, path)
-		l.unlink()
-		unix.Close(l.fd)
-		if st.Uid != 0 {
-			t.Errorf("user %d", st.Uid)
+	ep.Path = dir + "/failure"
+	if l, err := Open(ep, unixRow(0o666, 0, -1)); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "giving the socket to user 0") {
+		if err == nil {
+			l.Close()
 		}
+		t.Errorf("giving a new socket to root: %v", err)
 	}
-	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(ep.Path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a failure leaves %v", err)
+	}
+	if err := os.Mkdir(dir+"/closed", 0o500); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/closed/socket", "/closed/a/socket", "/root/none/socket"} {
+		if strings.HasPrefix(path, "/closed") {
+			path = dir + path
+		}
+		if l, err := Open(service.Endpoint{Network: service.UnixStream, Path: path}, row(plain())); !errors.Is(err, unix.EACCES) {
+			if err == nil {
+				l.Close()
+			}
+			t.Errorf("%s: %v, want EACCES", path, err)
+		}
 	}
 }
 
