@@ -1,0 +1,113 @@
+package listener
+
+// One session: its socket from the first datagram to the last.
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/kernel"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+)
+
+// Open makes the session of a datagram's peer, with the options of a row. From
+// here on its datagrams come to the session's socket and to no other; those that
+// were received before, g among them, are the caller's to put back. A socket
+// costs one descriptor, and one for each address of this machine that has
+// sessions where the listener is bound to none. What b held is overwritten; g
+// must not be of b.
+func (d *Datagrams) Open(g Datagram, s service.Socket, b *kernel.Batch) (*Session, error) {
+	if !g.Local.IsValid() {
+		return nil, ErrNoSession
+	}
+	x, err := d.open(g, s, b)
+	if err != nil {
+		return nil, fmt.Errorf("opening a session of %s: %w", g.Peer, err)
+	}
+	return x, nil
+}
+
+func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (x *Session, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	x = &Session{Peer: g.Peer, Local: g.Local, fd: -1}
+	if d.l.Endpoint.Addr.Addr().IsUnspecified() {
+		if x.guard, err = d.guardLocked(g.Local, s); err != nil {
+			return nil, err
+		}
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(x.fd)
+			d.dismissLocked(x.guard, x.Local)
+		}
+	}()
+	if x.fd, err = d.bind(g.Local, s, false); err != nil {
+		return nil, err
+	}
+	x.Read() // from here on the kernel notes it
+	sa, err := d.sockaddr(g.Peer)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Connect(x.fd, sa); err != nil {
+		return nil, os.NewSyscallError("connect", err)
+	}
+	if err := leaveGroup(x.fd); err != nil {
+		return nil, err
+	}
+	d.sortOut(x, b)
+	return x, nil
+}
+
+// sortOut sends on what other peers have sent and the kernel has taken for x: it
+// looks at a socket's peer first and then whether it is connected, and x may
+// have become so in between. What x's own peer has sent takes the same way.
+func (d *Datagrams) sortOut(x *Session, b *kernel.Batch) {
+	var all []Datagram
+	for len(all) < sortOutMost {
+		n, err := b.Receive(x.fd)
+		if err != nil {
+			break
+		}
+		for i := range n {
+			g := d.DatagramOf(b, i)
+			g.Data, g.Local = bytes.Clone(g.Data), x.Local
+			all = append(all, g)
+		}
+	}
+	for _, g := range all {
+		d.putBack(g) // what the network loses is lost
+	}
+}
+
+// sortOutMost is more than can come within two system calls.
+const sortOutMost = 256
+
+// End ends a session: the next datagram of its peer comes to the listener again.
+// What its server has left unread is passed to f as if it had just been received
+// if the server has read anything at all, or if again is set; otherwise it is
+// thrown away, so that a server that reads nothing is not started for it for
+// ever. dropped is how many datagrams that were. The socket stays open until
+// Sweep, for what is still on its way. The data that f gets are b's.
+func (d *Datagrams) End(x *Session, again bool, b *kernel.Batch, f func(Datagram)) (dropped int) {
+	l := late{fd: x.fd, since: time.Now(), read: again || x.Read() != 0, peer: x.Peer, local: x.Local}
+	d.toItself(x.fd, x.Local)
+	dropped = d.drain(b, l, f)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dismissLocked(x.guard, x.Local)
+	if d.closed {
+		unix.Close(x.fd)
+		return dropped
+	}
+	d.late = append(d.late, l)
+	return dropped
+}
