@@ -159,6 +159,26 @@ func TestNobodyReadsNotifications(t *testing.T) {
 	}
 }
 
+// A daemon that has no descriptor left is alive, and says so.
+func TestWatchdogIsFedWithoutDescriptors(t *testing.T) {
+	t.Parallel()
+	m := newManager(t)
+	m.listen()
+	mux := local(t)
+	d := serveAs(t, notifyTable(mux, "a"), &how{env: m.env(), wrap: []string{"/bin/sh", "-c", `ulimit -n 100 && exec "$@"`, "sh"}})
+	for range 120 {
+		dial(t, "", mux)
+	}
+	d.waitFor("out of descriptors")
+	n := m.heard("WATCHDOG=1")
+	m.waitForN(n+4, "WATCHDOG=1")
+	for _, msg := range []string{"the service manager is not told", "the watchdog is not fed"} {
+		for _, e := range d.events(msg) {
+			t.Errorf("%v", e)
+		}
+	}
+}
+
 // Signals that mean something elsewhere do nothing, and say so.
 func TestMeaninglessSignals(t *testing.T) {
 	t.Parallel()

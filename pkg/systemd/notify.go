@@ -5,6 +5,7 @@ package systemd
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -48,19 +49,45 @@ type news struct {
 	alive     bool
 }
 
-// NewNotifier returns nil if nobody wants to know: NOTIFY_SOCKET is not set. It
-// stays set, for the library that sends; it must be kept from children.
+// NewNotifier returns nil if nobody wants to know: NOTIFY_SOCKET is not set. It is
+// not set afterwards in any case.
 //
 // problem is called when a message cannot be sent, or is not read for seconds;
 // from any goroutine, and not again before a message has gone through.
 func NewNotifier(problem func(error)) *Notifier {
-	if os.Getenv("NOTIFY_SOCKET") == "" {
+	path := os.Getenv("NOTIFY_SOCKET")
+	os.Unsetenv("NOTIFY_SOCKET")
+	if path == "" {
 		return nil
 	}
-	return newNotifier(func(state string) error {
-		_, err := daemon.SdNotify(false, state)
-		return err
-	}, problem)
+	w := &wire{path: path}
+	return newNotifier(w.send, problem)
+}
+
+// A wire is a socket to the manager. The library's SdNotify opens one for every
+// message: a daemon that is out of descriptors for a while could not say that it
+// is alive, and would be ended for it. So this one stays open.
+type wire struct {
+	path string
+	conn *net.UnixConn
+}
+
+// send waits until there is room for a message.
+func (w *wire) send(state string) (err error) {
+	for range 2 {
+		if w.conn == nil {
+			if w.conn, err = net.DialUnix("unixgram", nil, &net.UnixAddr{Name: w.path, Net: "unixgram"}); err != nil {
+				return err
+			}
+		}
+		if _, err = w.conn.Write([]byte(state)); err == nil {
+			return nil
+		}
+		// The manager may have another socket of that name by now.
+		w.conn.Close()
+		w.conn = nil
+	}
+	return err
 }
 
 func newNotifier(send func(string) error, problem func(error)) *Notifier {

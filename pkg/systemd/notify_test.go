@@ -45,6 +45,13 @@ func TestNotify(t *testing.T) {
 	if got := hear(t, c); got != "READY=1" {
 		t.Errorf("%q", got)
 	}
+	if v, ok := os.LookupEnv("NOTIFY_SOCKET"); ok {
+		t.Errorf("NOTIFY_SOCKET=%s is left", v)
+	}
+	// From here on the same socket is used, whatever is at its path.
+	if err := os.Remove(c.LocalAddr().String()); err != nil {
+		t.Fatal(err)
+	}
 	n.Status("serving\n1 row")
 	if got := hear(t, c); got != "STATUS=serving 1 row" {
 		t.Errorf("%q", got)
@@ -63,6 +70,27 @@ func TestNotify(t *testing.T) {
 	if got := hear(t, c); got != "STOPPING=1\nEXTEND_TIMEOUT_USEC=3000000" {
 		t.Errorf("%q", got)
 	}
+}
+
+// A manager that has a new socket in the place of the old one is found.
+func TestManagerIsStartedAgain(t *testing.T) {
+	old := manager(t)
+	n := NewNotifier(func(err error) { t.Error(err) })
+	n.Ready()
+	hear(t, old)
+	path := old.LocalAddr().String()
+	old.Close()
+	os.Remove(path)
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	n.Status("again")
+	if got := hear(t, c); got != "STATUS=again" {
+		t.Errorf("%q", got)
+	}
+	n.Close(10 * time.Second)
 }
 
 func TestNobodyToNotify(t *testing.T) {
