@@ -82,6 +82,10 @@ const usage = `usage: tcpmuxd [-c file] [-t] [-portable-spawn]
 // test reads and compiles the configuration, and serves nothing.
 func (d *daemon) test(stdout io.Writer) int {
 	d.addresses = listener.Up
+	d.manager.take()
+	for _, err := range d.manager.problems {
+		fmt.Fprintf(d.stderr, "tcpmuxd: warning: a passed socket is not used: %v\n", err)
+	}
 	l := d.load(nil)
 	for _, w := range l.warnings {
 		fmt.Fprintf(d.stderr, "tcpmuxd: warning: %v\n", w)

@@ -43,7 +43,7 @@ func newManager(t testing.TB) *fakeManager {
 }
 
 func (m *fakeManager) env() []string {
-	return []string{"NOTIFY_SOCKET=" + m.conn.LocalAddr().String(), "WATCHDOG_USEC=400000"}
+	return []string{"NOTIFY_SOCKET=" + m.conn.LocalAddr().String(), "WATCHDOG_USEC=4000000"}
 }
 
 // listen collects the lines of all messages.
@@ -89,7 +89,7 @@ func TestNotify(t *testing.T) {
 	d := serveAs(t, notifyTable(mux, "a"), &how{env: m.env()})
 	m.waitForN(1, "READY=1")
 	m.waitForN(1, "STATUS=serving 2 rows, 0 instances")
-	m.waitForN(3, "WATCHDOG=1")
+	m.waitForN(2, "WATCHDOG=1")
 
 	c := open(t, "", mux, "a")
 	m.waitForN(1, "STATUS=serving 2 rows, 1 instance")
@@ -171,7 +171,7 @@ func TestWatchdogIsFedWithoutDescriptors(t *testing.T) {
 	}
 	d.waitFor("out of descriptors")
 	n := m.heard("WATCHDOG=1")
-	m.waitForN(n+4, "WATCHDOG=1")
+	m.waitForN(n+2, "WATCHDOG=1")
 	for _, msg := range []string{"the service manager is not told", "the watchdog is not fed"} {
 		for _, e := range d.events(msg) {
 			t.Errorf("%v", e)

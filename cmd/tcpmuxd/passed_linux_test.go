@@ -150,6 +150,39 @@ func TestPassedOfTheWrongKind(t *testing.T) {
 	d.idle = 0 // the reload has opened what the start had not
 }
 
+// The table is checked with what is passed to whoever checks it.
+func TestPassedToTheCheck(t *testing.T) {
+	t.Parallel()
+	table := filepath.Join(tempDir(t), "tcpmuxd.toml")
+	if err := os.WriteFile(table, []byte(passedTable+directRow), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check := func(files ...*os.File) result {
+		wrap, env := forItself("tcpmux:direct:pipe", len(files))
+		cmd := exec.Command(wrap[0], append(wrap[1:], programs.tcpmuxd, "-t", "-c", table)...)
+		cmd.Env, cmd.ExtraFiles = env, files
+		r := run(t, cmd)
+		for _, f := range files {
+			f.Close()
+		}
+		return r
+	}
+	if r := check(); r.code != 1 || !strings.Contains(r.stderr, `row "direct"`) {
+		t.Errorf("without sockets: %+v", r)
+	}
+	mux, _ := opened(t)
+	direct, _ := opened(t)
+	pipe, end, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end.Close()
+	if r := check(mux, direct, pipe); r.code != 0 || !strings.Contains(r.stdout, "ok, 3 rows, 0 warnings") ||
+		strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, `a passed socket is not used: descriptor 5, "pipe"`) {
+		t.Errorf("with sockets: %+v", r)
+	}
+}
+
 // Variables for somebody else concern nobody, and no descriptor is touched.
 func TestPassedToAnotherProcess(t *testing.T) {
 	t.Parallel()

@@ -77,7 +77,7 @@ dropin() { # unit, lines
 	printf '%s\n' '[Unit]' DefaultDependencies=no "${@:2}" >"$system/$1.d/test.conf"
 }
 dropin tcpmuxd.socket
-dropin tcpmuxd.service '[Service]' StandardError=append:/run/tcpmuxd.log WatchdogSec=2
+dropin tcpmuxd.service '[Service]' StandardError=append:/run/tcpmuxd.log WatchdogSec=4
 socket() { # name, lines
 	printf '%s\n' '[Socket]' Service=tcpmuxd.service "FileDescriptorName=$1" "${@:2}" >"$system/test-$1.socket"
 	dropin "test-$1.socket"
