@@ -15,8 +15,6 @@ func TestFTP(t *testing.T) {
 	curl := find(t, "curl")
 	servers := map[string]func(t *testing.T, dir string) (row string){
 		"vsftpd": func(t *testing.T, dir string) string {
-			// It closes what stderr is before it says anything, and reports on
-			// the connection.
 			return fmt.Sprintf("exec = [%q, %q]\nuser = \"root\"", peer(t, "vsftpd"), writeFile(t, dir+"/vsftpd.conf", 0o600, fmt.Sprintf(`
 listen=NO
 local_enable=NO
@@ -31,6 +29,7 @@ xferlog_enable=NO
 			return fmt.Sprintf("exec = [%q, \"-c\", %q]\nuser = \"root\"", peer(t, "proftpd"), writeFile(t, dir+"/proftpd.conf", 0o600, fmt.Sprintf(`
 ServerType inetd
 ServerName tcpmuxd.test
+DefaultAddress 127.0.0.1
 ModulePath %s/usr/lib/proftpd
 User nobody
 Group nogroup

@@ -47,9 +47,8 @@ func TestTFTP(t *testing.T) {
 			},
 		},
 		"atftpd": {
-			// Its log is stderr, which is the daemon's.
 			func(t *testing.T, dir string) string {
-				return fmt.Sprintf("exec = [%q, \"--tftpd-timeout\", \"1\", \"--no-multicast\", \"--logfile\", \"-\", \"--user\", \"nobody.nogroup\", %q]\nuser = \"root\"", peer(t, "atftpd"), dir)
+				return fmt.Sprintf("exec = [%q, \"--tftpd-timeout\", \"1\", \"--no-multicast\", \"--user\", \"nobody.nogroup\", %q]\nuser = \"root\"", peer(t, "atftpd"), dir)
 			},
 			func(w way, name, to string) *exec.Cmd {
 				return exec.Command(atftp, "--get", "--remote-file", name, "--local-file", to, w.host, w.port)
@@ -205,6 +204,9 @@ exec = [%q, %q]
 	}
 	d.ended("plain", 2, "status", "0")
 	d.ended("web", 2)
+	// It forks for each connection, and both say what they do on stderr.
+	d.waitFor("output", "service", "web", "line", "listener exit due to --idle-timeout 1")
+	d.waitFor("output", "service", "web", "descendant", "true")
 }
 
 // throughWebSocket sends something in a message of RFC 6455, and returns what
