@@ -19,11 +19,13 @@ import (
 // socket struct when a row gets another name.
 type turn struct {
 	owner atomic.Pointer[socket]
+	hub   atomic.Pointer[hub] // sessions of its peers, if the row has such
 
 	// Under owner's unit.mu:
-	running int  // servers that have the socket
-	failed  int  // servers in a row that have ended at once
-	resting bool // not polled for a while
+	running int // servers that have the socket
+	failed  int // servers in a row that have ended at once
+	resting int // not polled for a while: which rest it is, 0 for none
+	rests   int // how many there have been
 }
 
 const (
@@ -38,7 +40,7 @@ const (
 	failRestMax   = time.Minute
 	// shareRest is for the first of several servers to take what has come,
 	// before the next is started for it.
-	shareRest = 20 * time.Millisecond
+	shareRest = 5 * time.Millisecond
 )
 
 // taken reports whether nobody is to look at the socket now. The caller holds
@@ -47,7 +49,7 @@ func (l *socket) taken(r *row) bool {
 	if !r.Wait {
 		return l.turn.running > 0 // the row had wait; its server still has the socket
 	}
-	return l.turn.resting || l.turn.running >= max(1, r.Limits.Instances)
+	return l.turn.resting != 0 || l.turn.running >= max(1, r.Limits.Instances)
 }
 
 // takeTurn starts a server for a socket that has something to read.
@@ -94,6 +96,7 @@ func (w *worker) startServer(l *socket, u *unit, r *row) (rest time.Duration) {
 	}
 	in := &instance{unit: u, lease: lease, local: l.Endpoint, turn: l.turn, start: now}
 	in.peer.Network = l.Endpoint.Network
+	in.head = l.Head()
 	if !w.s.reaper.begin(in) { // the daemon stops
 		w.s.giveBack(u, &lease)
 		return failRestMax
@@ -144,7 +147,7 @@ func (s *Supervisor) serverEnded(pid int, in *instance, e exit) {
 	l := t.owner.Load()
 	quick := e.at-in.start < atOnce
 	bad := quick && e.status.ExitStatus() != 0 // -1 if a signal has ended it
-	unread := quick && l.Waiting()
+	unread := quick && l.Waiting() && l.untouched(in.head)
 	var rest time.Duration
 	switch {
 	case bad:
@@ -158,6 +161,16 @@ func (s *Supervisor) serverEnded(pid int, in *instance, e exit) {
 	s.endTurn(t, rest, !bad && !unread)
 }
 
+// untouched reports whether the queue is as it was when a server was started, as
+// far as can be told.
+func (l *socket) untouched(before uint64) bool {
+	now := l.Head()
+	if l.Endpoint.Network.Dgram() {
+		return now == before
+	}
+	return now >= before // of those that were there none was accepted
+}
+
 // endTurn takes the socket back from a server, and polls it again after a rest.
 func (s *Supervisor) endTurn(t *turn, rest time.Duration, well bool) {
 	u, l := t.lock()
@@ -168,8 +181,11 @@ func (s *Supervisor) endTurn(t *turn, rest time.Duration, well bool) {
 	if r := u.row.Load(); !r.Wait && !l.gone {
 		s.handOver(l, r) // a reload has changed the row meanwhile
 	}
-	if rest == 0 && u.paused == 0 {
-		s.poll(l)
+	if rest == 0 {
+		t.resting = 0
+		if u.paused == 0 {
+			s.poll(l)
+		}
 	}
 	u.mu.Unlock()
 	if rest > 0 {
@@ -180,12 +196,17 @@ func (s *Supervisor) endTurn(t *turn, rest time.Duration, well bool) {
 // restTurn does not poll a socket for a while.
 func (s *Supervisor) restTurn(t *turn, rest time.Duration) {
 	u, _ := t.lock()
-	t.resting = true
+	t.rests++
+	t.resting = t.rests
+	this := t.rests
 	u.mu.Unlock()
 	time.AfterFunc(rest, func() {
 		u, l := t.lock()
 		defer u.mu.Unlock()
-		t.resting = false
+		if t.resting != this {
+			return
+		}
+		t.resting = 0
 		if u.paused == 0 {
 			s.poll(l)
 		}

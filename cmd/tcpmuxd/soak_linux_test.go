@@ -1,0 +1,187 @@
+// The soak: many instances of every kind of socket one after the other, and
+// whether the daemon has afterwards what it had before. CI runs it with -soak
+// 100000; with the tests it is short.
+
+package main_test
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var soak = flag.Int("soak", 500, "instances of each kind in TestSoak")
+
+// A request is one exchange with a service of the soak.
+type request struct {
+	domain, kind int
+	to           unix.Sockaddr
+	bind         unix.Sockaddr
+	say, hear    string // hear is how the answer begins; empty: any answer will do
+}
+
+func (r request) run() error {
+	fd, err := unix.Socket(r.domain, r.kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20})
+	if r.bind != nil {
+		if err := unix.Bind(fd, r.bind); err != nil {
+			return err
+		}
+	}
+	if err := unix.Connect(fd, r.to); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	if r.say != "" {
+		if _, err := unix.Write(fd, []byte(r.say)); err != nil {
+			return fmt.Errorf("write: %w", err)
+		}
+	}
+	var got []byte
+	var b [512]byte
+	for len(got) < max(1, len(r.hear)) {
+		n, err := unix.Read(fd, b[:])
+		if err == unix.EINTR {
+			continue // Go's own signals
+		}
+		if err != nil || n == 0 {
+			return fmt.Errorf("read %q, then %d bytes: %w", got, n, err)
+		}
+		got = append(got, b[:n]...)
+	}
+	if !strings.HasPrefix(string(got), r.hear) {
+		return fmt.Errorf("read %q, want %q", got, r.hear)
+	}
+	if r.kind == unix.SOCK_STREAM {
+		unix.Shutdown(fd, unix.SHUT_WR)
+		for { // so that the other side closes first and no port is used up
+			if n, err := unix.Read(fd, b[:]); n <= 0 && err != unix.EINTR {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// connects reports whether somebody listens there.
+func (r request) connects() bool {
+	fd, err := unix.Socket(r.domain, r.kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, r.to) == nil
+}
+
+func TestSoak(t *testing.T) {
+	dir := tempDir(t)
+	answer := filepath.Join(dir, "answer")
+	if out, err := exec.Command("gcc", "-O2", "-static", "-o", answer, "testdata/answer.c").CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	port := map[string]int{}
+	inet := func(name string) unix.Sockaddr {
+		return &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port[name]}
+	}
+	var table strings.Builder
+	table.WriteString(jsonLog + "[defaults]\nuser = \"nobody\"\nlimits = { rate_per_source = \"0\" }\n")
+	row := func(name, where, what string) {
+		if where == "" {
+			addr := local(t)
+			port[name] = int(netip.MustParseAddrPort(addr).Port())
+			where = fmt.Sprintf("listen = [%q]\n", addr)
+		}
+		fmt.Fprintf(&table, "[service.%q]\n%s%s\n", name, where, what)
+	}
+	path := func(name string) string { return filepath.Join(dir, name) }
+	exec1 := fmt.Sprintf("exec = [%q]\n", answer)
+	row("tcp", "", exec1)
+	row("tcpmux", "", "builtin = \"tcpmux\"")
+	row("tcpmux/+name", " ", exec1)
+	row("stream", fmt.Sprintf("protocol = \"unix\"\nlisten = [%q]\n", path("stream")), exec1)
+	row("seqpacket", fmt.Sprintf("socket = \"seqpacket\"\nlisten = [%q]\n", path("seqpacket")), exec1)
+	row("dgram", fmt.Sprintf("socket = \"dgram\"\nprotocol = \"unix\"\nwait = true\nlisten = [%q]\n", path("dgram")), exec1)
+	row("udp", "", "socket = \"dgram\"\n"+exec1)
+	row("udpwait", "", "socket = \"dgram\"\nwait = true\nlimits.instances = 4\n"+exec1)
+	row("tcpwait", "", fmt.Sprintf("wait = true\nlimits.instances = 4\nexec = [%q, \"accept\"]\n", answer))
+	row("echo", "", "builtin = \"echo\"")
+	row("daytime", "", "builtin = \"daytime\"")
+	row("echo-udp", "", "socket = \"dgram\"\nbuiltin = \"echo\"")
+	row("forward", "", fmt.Sprintf("forward = [%q]\n", path("stream")))
+	// A million lines are too many to keep.
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := serveAs(t, table.String(), &how{shipped: true, stderr: null})
+
+	tcp := func(name string) request {
+		return request{domain: unix.AF_INET, kind: unix.SOCK_STREAM, to: inet(name), say: "hello", hear: "hello"}
+	}
+	udp := func(name string) request {
+		return request{domain: unix.AF_INET, kind: unix.SOCK_DGRAM, to: inet(name), say: "hello", hear: "hello"}
+	}
+	local := func(name string, kind int) request {
+		return request{domain: unix.AF_UNIX, kind: kind, to: &unix.SockaddrUnix{Name: path(name)}, say: "hello", hear: "hello"}
+	}
+	if !poll(bound, func() bool { return tcp("daytime").connects() }) {
+		t.Fatal("the daemon does not serve")
+	}
+	mux, daytime, dgram := tcp("tcpmux"), tcp("daytime"), local("dgram", unix.SOCK_DGRAM)
+	mux.say, mux.hear = "name\r\nhello", "+Go\r\nhello"
+	daytime.say, daytime.hear = "", ""
+	dgram.bind = &unix.SockaddrUnix{} // an abstract name of the kernel's choice, to be answered
+	for _, kind := range []struct {
+		name string
+		request
+	}{
+		{"tcp", tcp("tcp")}, {"mux", mux}, {"unix stream", local("stream", unix.SOCK_STREAM)},
+		{"unix seqpacket", local("seqpacket", unix.SOCK_SEQPACKET)}, {"unix dgram wait", dgram},
+		{"udp session", udp("udp")}, {"udp wait", udp("udpwait")}, {"tcp wait", tcp("tcpwait")},
+		{"echo", tcp("echo")}, {"daytime", daytime}, {"udp echo", udp("echo-udp")}, {"forward", tcp("forward")},
+	} {
+		t.Run(kind.name, func(t *testing.T) {
+			run := func(n int) {
+				var left atomic.Int64
+				left.Store(int64(n))
+				var wg sync.WaitGroup
+				for range 4 {
+					wg.Go(func() {
+						for left.Add(-1) >= 0 && !t.Failed() {
+							if err := kind.run(); err != nil {
+								t.Error(err)
+							}
+						}
+					})
+				}
+				wg.Wait()
+			}
+			run(*soak / 10)
+			files, memory := len(d.files()), resident(t, d.pid)
+			began := time.Now()
+			run(*soak)
+			took := time.Since(began)
+			if !poll(10*time.Second, func() bool { return len(d.files()) <= files }) {
+				t.Errorf("%d descriptors, before %d:\n%s", len(d.files()), files, strings.Join(d.files(), "\n"))
+			}
+			grown := resident(t, d.pid) - memory
+			t.Logf("%d in %v, %.0f/s; %d descriptors, grown by %d kB", *soak, took.Round(time.Millisecond), float64(*soak)/took.Seconds(), len(d.files()), grown)
+			if grown > 8<<10 {
+				t.Errorf("the daemon has grown by %d kB", grown)
+			}
+		})
+	}
+}
