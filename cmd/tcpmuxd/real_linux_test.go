@@ -9,7 +9,6 @@
 package main_test
 
 import (
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -158,18 +157,4 @@ func hasAll(t testing.TB, what, text string, wanted ...string) {
 			t.Errorf("%s: no %q in %q", what, w, text)
 		}
 	}
-}
-
-// dialogue says lines to a service of the kind that answers line by line, and
-// returns its answers; the greeting is the first one.
-func dialogue(t testing.TB, addr string, say ...string) string {
-	t.Helper()
-	c := dial(t, "", addr)
-	defer c.Close()
-	io.WriteString(c, strings.Join(say, "\r\n")+"\r\n")
-	heard, err := io.ReadAll(c)
-	if err != nil {
-		t.Errorf("%q: %v", say, err)
-	}
-	return string(heard)
 }
