@@ -4,13 +4,14 @@
 PREFIX   ?= /usr/local
 SYSCONF  ?= /etc
 FUZZTIME ?= 10s
+SOAK     ?= 100000
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = go run golang.org/x/vuln/cmd/govulncheck@v1.6.0
 MANPAGES    = $(wildcard cmd/*/*.[1-8])
 
-.PHONY: all build try deps test race check lint fmt vet staticcheck man vuln fuzz cover bench install dist clean
+.PHONY: all build try deps test race check soak lint fmt vet staticcheck man vuln fuzz cover bench install dist clean
 
 all: build
 
@@ -32,6 +33,10 @@ race:
 	CGO_ENABLED=1 go test -race -shuffle=on ./...
 
 check: deps lint race
+
+# Many instances of every kind, on the programs as they are shipped.
+soak:
+	go test ./cmd/tcpmuxd -run '^TestSoak$$' -v -timeout 20m -soak $(SOAK)
 
 lint: fmt vet staticcheck man
 
