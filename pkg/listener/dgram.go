@@ -105,3 +105,13 @@ func (d *Datagrams) DatagramOf(b *kernel.Batch, i int) Datagram {
 	}
 	return g
 }
+
+// Each calls f for every descriptor that Receive receives from. They belong to
+// the Datagrams, which must not be used from f.
+func (d *Datagrams) Each(f func(fd int)) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	for _, fd := range d.fds {
+		f(fd)
+	}
+}

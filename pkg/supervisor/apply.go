@@ -258,6 +258,7 @@ func (c *change) close(l *socket) {
 	}
 	c.s.unpoll(l)
 	l.Close()
+	l.closeHub()
 	l.gone = true
 	c.undo = append(c.undo, func() {
 		again, err := c.s.listen(l.Endpoint, sv)
@@ -388,6 +389,9 @@ func (s *Supervisor) handOver(l *socket, r *row) {
 	if !r.Wait && l.turn.running > 0 {
 		return // as soon as its server has ended
 	}
+	if r.Wait || r.Exec == nil {
+		l.closeHub()
+	}
 	if err := l.SetBlocking(r.Wait); err != nil {
 		s.log.problem("cannot change whether a listener blocks", err)
 	}
@@ -419,6 +423,7 @@ func (s *Supervisor) closeListeners(u *unit, keep []*socket, moved ...*socket) {
 		default:
 			l.Close()
 		}
+		l.closeHub()
 		l.gone = true
 		s.log.closed(u, l.Endpoint)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/builtin"
+	"github.com/tcpmuxd/tcpmuxd/pkg/kernel"
 	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
@@ -86,6 +87,7 @@ type scratch struct {
 	env  []byte
 
 	datagrams *builtin.Datagrams // nil until the first one
+	sessions  *kernel.Batch      // nil until the first one
 }
 
 func (s *Supervisor) newWorker(l *loop) (*worker, error) {

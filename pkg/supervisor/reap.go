@@ -16,13 +16,15 @@ import (
 
 // An instance is one run of a service: all that a living child costs.
 type instance struct {
-	unit  *unit
-	lease limit.Lease
-	peer  service.Peer     // of a server of a wait row: nobody
-	local service.Endpoint // that the peer has come to, or the socket that the server has
-	turn  *turn            // wait rows
-	start time.Duration
-	begun uint64 // exits that had been seen when its start began
+	unit    *unit
+	lease   limit.Lease
+	peer    service.Peer     // of a server of a wait row: nobody
+	local   service.Endpoint // that the peer has come to, or the socket that the server has
+	turn    *turn            // wait rows
+	head    uint64           // wait rows: the queue at the start, see listener.Head
+	session *session         // datagram rows without wait
+	start   time.Duration
+	begun   uint64 // exits that had been seen when its start began
 }
 
 // earlyKept is how long the exit of an unknown child is remembered while a
@@ -301,7 +303,10 @@ func (s *Supervisor) end(pid int, in *instance, e exit) {
 	s.giveBack(in.unit, &in.lease)
 	s.outputs.ended.add(pid)
 	s.log.ended(pid, in, e)
-	if in.turn != nil {
+	switch {
+	case in.turn != nil:
 		s.serverEnded(pid, in, e)
+	case in.session != nil:
+		s.sessionEnded(in)
 	}
 }

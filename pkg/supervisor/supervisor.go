@@ -222,6 +222,7 @@ func (s *Supervisor) Run() error {
 	}
 	s.ended.Store(true)
 	s.refusePending(nil)
+	s.dropSessions()
 	s.log.flush()
 	return errors.Join(failed, s.close())
 }

@@ -130,20 +130,24 @@ func (s *Supervisor) poll(l *socket) {
 	if l.gone || l.taken(l.unit.row.Load()) {
 		return
 	}
-	for _, loop := range s.loops {
-		if err := loop.poll.addListener(l.Fd(), uint64(l.token)); err != nil {
-			s.log.problem("cannot poll a listener", err)
+	l.each(func(fd int) {
+		for _, loop := range s.loops {
+			if err := loop.poll.addListener(fd, uint64(l.token)); err != nil {
+				s.log.problem("cannot poll a listener", err)
+			}
 		}
-	}
+	})
 }
 
 func (s *Supervisor) unpoll(l *socket) {
 	if l.gone {
 		return
 	}
-	for _, loop := range s.loops {
-		loop.poll.remove(l.Fd())
-	}
+	l.each(func(fd int) {
+		for _, loop := range s.loops {
+			loop.poll.remove(fd)
+		}
+	})
 }
 
 // reservePlace takes a place for an instance before its connection is
