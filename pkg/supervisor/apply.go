@@ -315,7 +315,7 @@ func (c *change) commit() {
 		u := s.units[r.ID]
 		s.resumeUnit(u, pauseInstances) // the limits may be others now
 		if r.Wait {
-			s.pollAll(u)
+			s.tryAgain(u)
 		}
 		for _, w := range u.waiting {
 			s.log.notUp(u, w.Endpoint, w.err)
@@ -337,15 +337,16 @@ func (c *change) commit() {
 	}
 }
 
-// pollAll polls the sockets of a unit that may have more servers now.
-func (s *Supervisor) pollAll(u *unit) {
+// tryAgain ends the rests of a wait row's sockets: a reload may have mended its
+// server, or lets it have more of them.
+func (s *Supervisor) tryAgain(u *unit) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.paused != 0 {
-		return
-	}
 	for _, l := range u.listeners {
-		s.poll(l)
+		l.turn.resting, l.turn.failed = 0, 0
+		if u.paused == 0 {
+			s.poll(l)
+		}
 	}
 }
 

@@ -39,6 +39,10 @@ const (
 	sampleFirst = 5
 	sampleTime  = 10 * time.Second
 
+	// outputFirst is how many lines of a row's children are logged in every
+	// sampleTime: what they write may be what a peer has them write.
+	outputFirst = 10_000
+
 	shortageEvery = time.Second
 )
 
@@ -59,14 +63,25 @@ func newEvents(log *slog.Logger) *events {
 }
 
 // sample says whether an event is one of the first of its kind.
-func (e *events) sample(k sampleKey) bool {
+func (e *events) sample(k sampleKey) bool { return e.count(k) <= k.first() }
+
+// first is how many events of a kind are logged one by one.
+func (k sampleKey) first() int {
+	if k.message == "output" {
+		return outputFirst
+	}
+	return sampleFirst
+}
+
+// count notes an event, and says how many of its kind there have been.
+func (e *events) count(k sampleKey) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.sampled) == 0 {
 		time.AfterFunc(sampleTime, e.flush)
 	}
 	e.sampled[k]++
-	return e.sampled[k] <= sampleFirst
+	return e.sampled[k]
 }
 
 // flush logs what sample has held back.
@@ -76,9 +91,9 @@ func (e *events) flush() {
 	e.sampled = map[sampleKey]int{}
 	e.mu.Unlock()
 	for k, n := range sampled {
-		if n > sampleFirst {
+		if first := k.first(); n > first {
 			e.warn(k.message, slog.String("service", k.service), slog.String("reason", k.reason),
-				slog.Int("more", n-sampleFirst), slog.Duration("within", sampleTime))
+				slog.Int("more", n-first), slog.Duration("within", sampleTime))
 		}
 	}
 }
@@ -224,8 +239,11 @@ func (e *events) serverFailed(in *instance, pid int, rest time.Duration, why str
 }
 
 // output: a child has written a line to its log, or, if it is not an instance, a
-// descendant of one has.
+// descendant of one has. Sampled, far more generously than the rest.
 func (e *events) output(u *unit, pid int, instance bool, line []byte, cut bool) {
+	if !e.sample(sampleKey{u.id, "output", ""}) {
+		return
+	}
 	attrs := []slog.Attr{slog.String("service", u.id), slog.Int("pid", pid)}
 	if !instance {
 		attrs = append(attrs, slog.Bool("descendant", true))

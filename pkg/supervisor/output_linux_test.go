@@ -1,9 +1,12 @@
 package supervisor
 
 import (
+	"log/slog"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/testkit"
@@ -103,4 +106,24 @@ func TestOutputSockets(t *testing.T) {
 	s.logs.wait(t, "output", "service=a")
 	s.reload(b)
 	within(t, "the end of a row's socket", func() bool { s.reload(b); return count() == 0 })
+}
+
+// A row whose children never stop complaining does not fill the log.
+func TestOutputFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got lineList
+		e := newEvents(slog.New(&got))
+		u := &unit{id: "loud"}
+		for range 2 * outputFirst {
+			e.output(u, 1, true, []byte("help"), false)
+		}
+		if n := len(got.take()); n != outputFirst {
+			t.Errorf("%d lines, want %d", n, outputFirst)
+		}
+		time.Sleep(sampleTime)
+		synctest.Wait()
+		if lines := got.take(); len(lines) != 1 || !strings.Contains(lines[0], "more=10000") {
+			t.Errorf("then %q", lines)
+		}
+	})
 }

@@ -202,6 +202,20 @@ func TestWaitServerThatReadsNothing(t *testing.T) {
 	}
 }
 
+// A reload does not wait for the rest of a row that it may have mended.
+func TestWaitRestEndsWithReload(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	refused := waitUDP("vanished", port, program("/bin/true"))
+	refused.Refuse = "its user has vanished"
+	s := serve(t, refused)
+	a := askUDP(t, port).send("keep me")
+	s.logs.wait(t, "defer", "service=vanished", "reason=row")
+	s.reload(waitUDP("vanished", port, receiver(50*time.Millisecond, 100)))
+	a.answer("keep me")
+	s.instances(0)
+}
+
 // A server that is killed before it has read anything costs nothing.
 func TestWaitServerKilledBeforeItReads(t *testing.T) {
 	testkit.Check(t)
