@@ -97,7 +97,7 @@ func TestSoak(t *testing.T) {
 		return &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port[name]}
 	}
 	var table strings.Builder
-	table.WriteString(jsonLog + "[defaults]\nuser = \"nobody\"\nlimits = { rate_per_source = \"0\" }\n")
+	table.WriteString(jsonLog + "[defaults]\nuser = \"nobody\"\non_stop = \"kill\"\n")
 	row := func(name, where, what string) {
 		if where == "" {
 			addr := local(t)
