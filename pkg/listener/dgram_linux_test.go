@@ -1,7 +1,6 @@
 package listener
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -276,27 +275,6 @@ func TestPutBackSizes(t *testing.T) {
 			}
 		}
 		d.End(s, false, kernel.NewBatch(1, 10), nil)
-	}
-}
-
-// A link in fragments, as where the loopback interface takes little.
-func TestPutBackInFragments(t *testing.T) {
-	if !dgramNetwork(t, "link set lo up mtu 1500") {
-		return
-	}
-	for _, a := range []string{"127.0.0.1", "::1"} {
-		d := datagrams(t, a, false)
-		c := client(t, a, d.at(a))
-		c.Write([]byte("x"))
-		g, _ := d.receive(t)
-		s := openSession(t, d, g)
-		for _, size := range []int{1400, 1472, 1473, 3000, 65507} {
-			g.Data = bytes.Repeat([]byte{byte(size)}, size)
-			if err := d.PutBack(g); err != nil {
-				t.Fatalf("%s, %d bytes: %v", a, size, err)
-			}
-			wantRead(t, s, string(g.Data))
-		}
 	}
 }
 

@@ -5,6 +5,7 @@ package listener
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -148,5 +149,26 @@ func TestFarPeers(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil || !strings.HasPrefix(out.String(), want.String()) {
 		t.Errorf("the other end: %v\n%s\nwant\n%s", err, out.String(), want.String())
+	}
+}
+
+// A link in fragments, as where the loopback interface takes little.
+func TestPutBackInFragments(t *testing.T) {
+	if !dgramNetwork(t, "link set lo up mtu 1500") {
+		return
+	}
+	for _, a := range []string{"127.0.0.1", "::1"} {
+		d := datagrams(t, a, false)
+		c := client(t, a, d.at(a))
+		c.Write([]byte("x"))
+		g, _ := d.receive(t)
+		s := openSession(t, d, g)
+		for _, size := range []int{1400, 1472, 1473, 3000, 65507} {
+			g.Data = bytes.Repeat([]byte{byte(size)}, size)
+			if err := d.PutBack(g); err != nil {
+				t.Fatalf("%s, %d bytes: %v", a, size, err)
+			}
+			wantRead(t, s, string(g.Data))
+		}
 	}
 }
