@@ -122,7 +122,7 @@ func (c *change) prepare() error {
 				if i < len(sv.ListenOrigin) {
 					origin = sv.ListenOrigin[i]
 				}
-				failAt(origin, inUse(err))
+				failAt(origin, inUse(ep, err))
 			}
 			k := keyOf(sv, ep)
 			if old := c.had[k]; old != nil {
@@ -150,11 +150,20 @@ func (c *change) prepare() error {
 }
 
 // inUse says how to find out who has an address.
-func inUse(err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w; `ss -ltnp` shows who listens there", err)
+func inUse(ep service.Endpoint, err error) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
 	}
-	return err
+	option := "-ltnp"
+	switch n := ep.Network; {
+	case n.UDP():
+		option = "-lunp"
+	case n.Unix():
+		option = "-lxp"
+	case n.Vsock():
+		option = "-lp --vsock"
+	}
+	return fmt.Errorf("%w; `ss %s` shows who listens there", err, option)
 }
 
 // compile makes the runtime form of a row, or finds that it is running.

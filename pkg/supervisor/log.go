@@ -204,6 +204,8 @@ func hintOf(e *spawn.Error) string {
 		return "the program is there, but not the interpreter or loader that it names"
 	case e.Step == "exec" && e.Errno == syscall.ENOEXEC:
 		return "a script has to begin with #! and its interpreter"
+	case e.Step == "log" && (e.Errno == syscall.EMFILE || e.Errno == syscall.EBADF):
+		return "the limit on open files, ulimit -n or LimitNOFILE=, leaves no room for what children write to the log"
 	case e.Step == "clone" && e.Errno == syscall.EAGAIN:
 		return "the limit on processes is reached: ulimit -u, TasksMax= or pids.max"
 	}
@@ -253,11 +255,6 @@ func (e *events) output(u *unit, pid int, instance bool, line []byte, cut bool) 
 		attrs = append(attrs, slog.Bool("cut", true))
 	}
 	e.info("output", attrs...)
-}
-
-// noOutput: a row's children write to /dev/null instead of the log.
-func (e *events) noOutput(u *unit, err error) {
-	e.error("output of children is lost", slog.String("service", u.id), slog.String("error", err.Error()))
 }
 
 // shortage: accept4 failed for want of descriptors or memory. At most one line

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/builtin"
@@ -240,7 +241,11 @@ const shortagePause = 100 * time.Millisecond
 
 // start runs the spawner, and lets the watcher see for how long.
 func (w *worker) start(u *unit, r *row, fd int, env []byte) (int, error) {
-	w.s.readyOutput(u, r)
+	if err := w.s.readyOutput(u, r); err != nil {
+		e := &spawn.Error{Step: "log", Errno: syscall.EIO}
+		errors.As(err, &e.Errno)
+		return 0, e
+	}
 	w.unit.Store(u)
 	w.killed.Store(false)
 	w.state.Store(starting)

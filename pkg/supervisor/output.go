@@ -81,39 +81,48 @@ func logging(e *service.Exec) bool {
 }
 
 // readyOutput gives a row's program the log it needs, before its first start.
-func (s *Supervisor) readyOutput(u *unit, r *row) {
-	if !logging(r.Exec) {
-		return
+func (s *Supervisor) readyOutput(u *unit, r *row) error {
+	if r.logs.Load() || !logging(r.Exec) {
+		return nil
 	}
-	r.logs.Do(func() { r.program.SetLog(s.outputOf(u)) })
-}
-
-// outputOf is the children's end of a unit's log, made when it is first needed.
-func (s *Supervisor) outputOf(u *unit) int {
 	o := &s.outputs
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if r.logs.Load() {
+		return nil
+	}
+	send, err := s.outputLocked(u)
+	if err != nil {
+		return err
+	}
+	r.program.SetLog(send)
+	r.logs.Store(true)
+	return nil
+}
+
+// outputLocked is the children's end of a unit's log, made when it is first
+// needed.
+func (s *Supervisor) outputLocked(u *unit) (int, error) {
+	o := &s.outputs
 	if u.output != nil {
-		return u.output.send
+		return u.output.send, nil
 	}
 	send, receive, err := outputPair(outputPatience)
 	if err != nil {
 		s.Spare(func() { send, receive, err = outputPair(outputPatience) })
 	}
-	if err == nil {
-		o.next++
-		if err = o.poll.addReader(receive, uint64(o.next)); err != nil {
-			closeFd(send)
-			closeFd(receive)
-		}
-	}
 	if err != nil {
-		s.log.noOutput(u, err)
-		return s.null
+		return -1, err
+	}
+	o.next++
+	if err = o.poll.addReader(receive, uint64(o.next)); err != nil {
+		closeFd(send)
+		closeFd(receive)
+		return -1, err
 	}
 	u.output = &output{unit: u, send: send, receive: receive}
 	o.open[o.next] = u.output
-	return send
+	return send, nil
 }
 
 // dropOutput ends the log of a unit that nothing starts children of any more.

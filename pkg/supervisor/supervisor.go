@@ -70,7 +70,6 @@ type Supervisor struct {
 	queued  atomic.Int32 // rows whose peers wait in the kernel's queue for an instance to end
 	reserve reserve      // descriptors that are kept back
 	outputs outputs      // what children write to the log
-	null    int          // /dev/null, for children whose log cannot be made
 	passed  []service.Passed
 
 	wakeFd   int
@@ -108,9 +107,6 @@ func New(log *slog.Logger) (*Supervisor, error) {
 	var err error
 	if s.wakeFd, err = newWake(); err != nil {
 		return nil, fmt.Errorf("making a wake-up descriptor: %w", err)
-	}
-	if s.null, err = openNull(); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening /dev/null: %w", err), s.close())
 	}
 	if err := s.outputs.init(s.wakeFd); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -255,7 +251,6 @@ func (s *Supervisor) close() error {
 	}
 	s.relays.close()
 	s.outputs.poll.close()
-	closeFd(s.null)
 	closeFd(s.wakeFd)
 	s.reserve.release()
 	return nil

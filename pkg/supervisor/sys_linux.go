@@ -122,8 +122,6 @@ func tellDestination(fd int, v6, dual bool) error {
 
 func closeFd(fd int) { unix.Close(fd) }
 
-func openNull() (int, error) { return unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0) }
-
 // abortFd closes a connection with a reset, so that the peer cannot take what
 // happened for an orderly end.
 func abortFd(fd int) {

@@ -39,7 +39,6 @@ func closeFd(int)           {}
 
 func tellDestination(int, bool, bool) error { return errors.ErrUnsupported }
 
-func openNull() (int, error)        { return -1, errors.ErrUnsupported }
 func scarce(syscall.Errno) bool     { return false }
 func abortFd(int)                   {}
 func again(error) bool              { return false }

@@ -21,7 +21,7 @@ type row struct {
 	*service.Service
 	program *spawn.Program // nil for a row that runs in the daemon
 	plan    *relay.Plan    // of a row whose connections are relayed
-	logs    sync.Once      // for Program.SetLog
+	logs    atomic.Bool    // the program has its log
 }
 
 type unit struct {
