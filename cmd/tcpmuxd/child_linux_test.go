@@ -88,6 +88,8 @@ func look(t *testing.T, pid int) child {
 			first, target = target, "the connection"
 		case target == first:
 			target = "the connection"
+		case e.Name() == "2" && strings.HasPrefix(target, "socket:"):
+			target = "the log"
 		}
 		flags := ""
 		for line := range strings.Lines(read("fdinfo/" + e.Name())) {
@@ -119,9 +121,13 @@ func status(t *testing.T, pid int) map[string]string {
 // spaces.
 func afterName(stat string) string { return stat[strings.LastIndexByte(stat, ')')+2:] }
 
-// connectionOnly are the descriptors of every child. The flags are O_RDWR
-// alone: neither O_NONBLOCK nor O_CLOEXEC.
-var connectionOnly = map[string]string{"0": "the connection 02", "1": "the connection 02", "2": "the connection 02"}
+// connectionAndLog are the descriptors of a child whose row says nothing of them,
+// connectionOnly those of one with stderr = "socket". The flags are O_RDWR alone:
+// neither O_NONBLOCK nor O_CLOEXEC.
+var (
+	connectionAndLog = map[string]string{"0": "the connection 02", "1": "the connection 02", "2": "the log 02"}
+	connectionOnly   = map[string]string{"0": "the connection 02", "1": "the connection 02", "2": "the connection 02"}
+)
 
 var noCaps = map[string]string{
 	"CapInh": "0000000000000000", "CapPrm": "0000000000000000", "CapEff": "0000000000000000", "CapAmb": "0000000000000000",
@@ -140,8 +146,8 @@ func peerEnv(c net.Conn, mux string) []string {
 	peer, own := c.LocalAddr().(*net.TCPAddr), c.RemoteAddr().(*net.TCPAddr)
 	env := []string{
 		"PROTO=TCP",
-		"TCPREMOTEIP=" + peer.IP.String(), fmt.Sprint("TCPREMOTEPORT=", peer.Port),
 		"TCPLOCALIP=" + own.IP.String(), fmt.Sprint("TCPLOCALPORT=", own.Port),
+		"TCPREMOTEIP=" + peer.IP.String(), fmt.Sprint("TCPREMOTEPORT=", peer.Port),
 		"REMOTE_ADDR=" + peer.IP.String(), fmt.Sprint("REMOTE_PORT=", peer.Port),
 		"REMOTE_HOST=" + peer.IP.String(),
 	}
@@ -178,6 +184,7 @@ cwd = "/usr/share"
 umask = %q
 env = { HOME = "/nowhere", TZ = "UTC", EMPTY = "" }
 env_pass = ["PASSED", "UNSET"]
+stderr = "socket"
 
 [service."tcpmux/+full"]
 exec = ["/bin/sed", "-u", "-e", ""]
@@ -189,6 +196,7 @@ cwd = "/usr/share"
 umask = %q
 env = { HOME = "/nowhere", TZ = "UTC", EMPTY = "" }
 env_pass = ["PASSED", "UNSET"]
+stderr = "socket"
 `
 
 // Whatever a daemon was started with, its children have what their rows say.
@@ -283,7 +291,7 @@ var others = map[string]string{"NoNewPrivs": "0", "Seccomp": "0", "Threads": "1"
 
 var plainChild = child{
 	UID: same("65534"), GID: same("65534"), Groups: []string{"65534"},
-	Signals: noSignals, Files: connectionOnly, Session: true, Other: others,
+	Signals: noSignals, Files: connectionAndLog, Session: true, Other: others,
 	Argv: []string{"/bin/cat"}, Exe: "/usr/bin/cat", Cwd: "/",
 	Env: []string{
 		"HOME=/nonexistent", "LOGNAME=nobody", "PATH=/usr/local/bin:/usr/bin:/bin", "SHELL=/usr/sbin/nologin", "USER=nobody",
@@ -385,7 +393,7 @@ func TestCVE20020871ChildrenHaveOneDescriptor(t *testing.T) {
 	}
 	for i, c := range conns {
 		echo(t, c, fmt.Sprintf("I am %d\n", i)) // and it is the right one
-		if got := look(t, d.childOf(c)).Files; !reflect.DeepEqual(got, connectionOnly) {
+		if got := look(t, d.childOf(c)).Files; !reflect.DeepEqual(got, connectionAndLog) {
 			t.Errorf("the child has %v", got)
 		}
 	}

@@ -58,7 +58,10 @@ func TestRateNeverClosesTheListener(t *testing.T) {
 		}
 	}
 	d.checkIdle()
-	if after := d.sockets(); len(before) < 2 || !slices.Equal(after, before) {
+	// More may have come: what children write to the log has sockets, too.
+	after := d.sockets()
+	gone := slices.DeleteFunc(slices.Clone(before), func(s string) bool { return slices.Contains(after, s) })
+	if len(before) < 2 || len(gone) > 0 {
 		t.Errorf("the sockets were %v and are %v", before, after)
 	}
 }

@@ -130,6 +130,8 @@ func (w *worker) environ(r *row, in *instance, c connection) []byte {
 			names = &udpNames
 		}
 		b = append(b, names.proto...)
+		b = appendAddr(b, names.localIP, in.local.Addr.Addr())
+		b = appendPort(b, names.localPort, in.local.Addr.Port())
 		if in.turn == nil {
 			b = appendAddr(b, names.remoteIP, p.Addr.Addr())
 			b = appendPort(b, names.remotePort, p.Addr.Port())
@@ -137,8 +139,6 @@ func (w *worker) environ(r *row, in *instance, c connection) []byte {
 			b = appendPort(b, "REMOTE_PORT=", p.Addr.Port())
 			b = appendAddr(b, "REMOTE_HOST=", p.Addr.Addr())
 		}
-		b = appendAddr(b, names.localIP, in.local.Addr.Addr())
-		b = appendPort(b, names.localPort, in.local.Addr.Port())
 	case network.Unix():
 		b = append(b, "PROTO=IPC\x00"...)
 		if in.turn == nil {
