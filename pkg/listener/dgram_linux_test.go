@@ -432,8 +432,7 @@ func hammer(t *testing.T, d *Datagrams, to string) {
 		p.got.Add(1)
 		total++
 	}
-	var arrive func(g Datagram)
-	arrive = func(g Datagram) {
+	arrive := func(g Datagram) {
 		if sessions[g.Peer] == nil {
 			sessions[g.Peer] = openSession(t, d, g)
 			opened++
