@@ -25,8 +25,8 @@ var soak = flag.Int("soak", 500, "instances of each kind in TestSoak")
 // A request is one exchange with a service of the soak.
 type request struct {
 	domain, kind int
-	to           unix.Sockaddr
-	bind         unix.Sockaddr
+	to           func() unix.Sockaddr
+	named        bool   // has a name of its own, to be answered
 	say, hear    string // hear is how the answer begins; empty: any answer will do
 }
 
@@ -37,12 +37,12 @@ func (r request) run() error {
 	}
 	defer unix.Close(fd)
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20})
-	if r.bind != nil {
-		if err := unix.Bind(fd, r.bind); err != nil {
+	if r.named {
+		if err := unix.Bind(fd, &unix.SockaddrUnix{}); err != nil { // the kernel chooses
 			return err
 		}
 	}
-	if err := unix.Connect(fd, r.to); err != nil {
+	if err := unix.Connect(fd, r.to()); err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	if r.say != "" {
@@ -83,7 +83,7 @@ func (r request) connects() bool {
 		return false
 	}
 	defer unix.Close(fd)
-	return unix.Connect(fd, r.to) == nil
+	return unix.Connect(fd, r.to()) == nil
 }
 
 func TestSoak(t *testing.T) {
@@ -93,8 +93,10 @@ func TestSoak(t *testing.T) {
 		t.Fatalf("gcc: %v\n%s", err, out)
 	}
 	port := map[string]int{}
-	inet := func(name string) unix.Sockaddr {
-		return &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port[name]}
+	inet := func(name string) func() unix.Sockaddr {
+		return func() unix.Sockaddr {
+			return &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port[name]}
+		}
 	}
 	var table strings.Builder
 	table.WriteString(jsonLog + "[defaults]\nuser = \"nobody\"\non_stop = \"kill\"\n")
@@ -135,7 +137,8 @@ func TestSoak(t *testing.T) {
 		return request{domain: unix.AF_INET, kind: unix.SOCK_DGRAM, to: inet(name), say: "hello", hear: "hello"}
 	}
 	local := func(name string, kind int) request {
-		return request{domain: unix.AF_UNIX, kind: kind, to: &unix.SockaddrUnix{Name: path(name)}, say: "hello", hear: "hello"}
+		to := func() unix.Sockaddr { return &unix.SockaddrUnix{Name: path(name)} }
+		return request{domain: unix.AF_UNIX, kind: kind, to: to, say: "hello", hear: "hello"}
 	}
 	if !poll(bound, func() bool { return tcp("daytime").connects() }) {
 		t.Fatal("the daemon does not serve")
@@ -143,7 +146,7 @@ func TestSoak(t *testing.T) {
 	mux, daytime, dgram := tcp("tcpmux"), tcp("daytime"), local("dgram", unix.SOCK_DGRAM)
 	mux.say, mux.hear = "name\r\nhello", "+Go\r\nhello"
 	daytime.say, daytime.hear = "", ""
-	dgram.bind = &unix.SockaddrUnix{} // an abstract name of the kernel's choice, to be answered
+	dgram.named = true
 	for _, kind := range []struct {
 		name string
 		request
