@@ -41,13 +41,13 @@ func rules(entries int) kernel.Map {
 	}
 }
 
-func load(r *access.Rules) (f *Filter, err error) {
+func load(r *access.Rules) (_ *Filter, err error) {
 	inner, err := newRules(r)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(inner) // the outer map holds it
-	f = &Filter{outer: -1, program: -1}
+	f := &Filter{outer: -1, program: -1}
 	defer func() {
 		if err != nil {
 			f.close()

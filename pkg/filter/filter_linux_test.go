@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -390,6 +391,34 @@ func TestNothingLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Close()
+	}
+}
+
+// Out of descriptors at any moment: an error, and nothing is left.
+func TestWithoutDescriptors(t *testing.T) {
+	testkit.Check(t)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	next, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(next)
+	for free := range 3 {
+		low := limit
+		low.Cur = uint64(next + free)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+			t.Fatal(err)
+		}
+		if f, err := New(nil); err == nil {
+			f.Close()
+			t.Errorf("a filter of %d descriptors", free)
+		} else if !errors.Is(err, unix.EMFILE) {
+			t.Errorf("with %d descriptors: %v", free, err)
+		}
 	}
 }
 

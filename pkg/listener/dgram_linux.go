@@ -19,8 +19,8 @@ var stamp = kernel.Stamp
 // receives by it, and nobody reads the listener itself. poll is called for each
 // descriptor besides the listener's that Receive is to be called for when it is
 // readable; these are closed here, which ends the polling. It needs CAP_NET_RAW.
-func (l *Listener) Datagrams(poll func(fd int)) (d *Datagrams, err error) {
-	d = &Datagrams{l: l, poll: poll, raw4: -1, raw6: -1, fds: []int{l.fd}, guards: map[netip.Addr]*standIn{}}
+func (l *Listener) Datagrams(poll func(fd int)) (_ *Datagrams, err error) {
+	d := &Datagrams{l: l, poll: poll, raw4: -1, raw6: -1, fds: []int{l.fd}, guards: map[netip.Addr]*standIn{}}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -93,12 +93,12 @@ func deviceOf(fd int) string {
 // bind makes a blocking socket of the group of an address. The caller holds mu
 // until the socket is what it shall be: others of the group are found by its
 // SO_REUSEPORT.
-func (d *Datagrams) bind(a netip.AddrPort, s service.Socket, receives bool) (fd int, err error) {
+func (d *Datagrams) bind(a netip.AddrPort, s service.Socket, receives bool) (_ int, err error) {
 	domain, network := unix.AF_INET, service.UDP4
 	if a.Addr().Is6() {
 		domain, network = unix.AF_INET6, service.UDP6
 	}
-	fd, err = unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}

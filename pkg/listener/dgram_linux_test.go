@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -233,6 +234,21 @@ func sweepAll(t testing.TB, d *Datagrams, b *kernel.Batch) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatal("sweeping has no end")
+		}
+	}
+}
+
+// A session that cannot be opened leaves nothing behind.
+func TestSessionFails(t *testing.T) {
+	testkit.Check(t)
+	d := datagrams(t, "127.0.0.1", false)
+	c := client(t, "127.0.0.1", d.at("127.0.0.1"))
+	c.Write([]byte("x"))
+	g, b := d.receive(t)
+	g.Local = d.at("192.0.2.1") // not this machine's
+	for range 3 {
+		if _, err := d.Open(g, plain(), b); !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Fatalf("opening a session on %v: %v", g.Local, err)
 		}
 	}
 }

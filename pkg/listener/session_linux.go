@@ -31,13 +31,13 @@ func (d *Datagrams) Open(g Datagram, s service.Socket, b *kernel.Batch) (*Sessio
 	return x, nil
 }
 
-func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (x *Session, err error) {
+func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Session, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil, ErrClosed
 	}
-	x = &Session{Peer: g.Peer, Local: g.Local, fd: -1}
+	x := &Session{Peer: g.Peer, Local: g.Local, fd: -1}
 	if d.l.Endpoint.Addr.Addr().IsUnspecified() {
 		if x.guard, err = d.guardLocked(g.Local, s); err != nil {
 			return nil, err

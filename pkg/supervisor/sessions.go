@@ -112,6 +112,12 @@ func (l *socket) each(f func(fd int)) {
 // have lost its loop afterwards.
 func (w *worker) datagrams(l *socket, r *row) {
 	h, err := w.s.hub(l)
+	if shortage(err) {
+		w.s.log.shortage(l.unit, err)
+		w.s.short.Store(int64(w.s.now()))
+		w.s.pauseFor(l.unit, pauseShortage, shortagePause)
+		return
+	}
 	if err != nil {
 		w.s.log.acceptFailed(l.unit, err)
 		w.s.pauseFor(l.unit, pauseShortage, backoffMax)

@@ -137,6 +137,31 @@ func TestOutOfDescriptors(t *testing.T) {
 	s.instances(0)
 }
 
+// The sockets that sessions of a row need are made at its first datagram, which
+// waits for them.
+func TestSessionsWithoutDescriptors(t *testing.T) {
+	for free := range 3 {
+		t.Run(strconv.Itoa(free), func(t *testing.T) {
+			if !alone(t, nil) {
+				return
+			}
+			testkit.Check(t)
+			port := testkit.FreePort(t)
+			s := serve(t, sessionRow("talk", "127.0.0.1", port, receiver(bound, 1)))
+			a := askUDP(t, port)
+			release := exhaust(t, free)
+			a.send("hello")
+			s.logs.wait(t, "out of descriptors", "service=talk")
+			if share := idleCPU(t, time.Second); share > 0.05 {
+				t.Errorf("%.1f %% of a processor", 100*share)
+			}
+			release()
+			a.answer("hello")
+			s.instances(0)
+		})
+	}
+}
+
 // A new row's sockets come from what is kept back.
 func TestReloadWithoutDescriptors(t *testing.T) {
 	if !alone(t, nil) {

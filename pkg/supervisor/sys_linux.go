@@ -162,10 +162,10 @@ func send(fd int, b []byte) (int, error) {
 // shutdownWrite says that no more will be sent.
 func shutdownWrite(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }
 
-// shortage reports whether an error of accept4(2) means that the process or
-// the system is out of descriptors or memory.
+// shortage reports whether an error of accept4(2) or of a session's sockets means
+// that the process or the system is out of descriptors or memory.
 func shortage(err error) bool {
-	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
 // scarce reports whether an error of clone(2) means that there are no processes
@@ -173,7 +173,7 @@ func shortage(err error) bool {
 func scarce(errno syscall.Errno) bool { return errno == unix.EAGAIN || errno == unix.ENOMEM }
 
 // ownShortage reports whether it is this process that has no descriptor left.
-func ownShortage(err error) bool { return err == unix.EMFILE }
+func ownShortage(err error) bool { return errors.Is(err, unix.EMFILE) }
 
 // passing reports whether an error of accept4(2) concerns one connection only,
 // accept(2) under "Error handling".
