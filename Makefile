@@ -36,7 +36,7 @@ check: deps lint race
 
 # Many instances of every kind, on the programs as they are shipped.
 soak:
-	go test ./cmd/tcpmuxd -run '^TestSoak$$' -v -timeout 20m -soak $(SOAK)
+	go test ./cmd/tcpmuxd -run '^Test(Soak|SpoofedSources)$$' -v -timeout 20m -soak $(SOAK)
 
 lint: fmt vet staticcheck man
 

@@ -188,3 +188,80 @@ func TestSoak(t *testing.T) {
 		})
 	}
 }
+
+// TestSpoofedSources: datagrams of ever new sources, as many as loopback has, to
+// everything that takes datagrams. Nothing grows, and a denied source never wakes
+// a server.
+func TestSpoofedSources(t *testing.T) {
+	sources := 10 * *soak
+	session, denied, wait, echo := local(t), local(t), local(t), local(t)
+	d := serveAs(t, fmt.Sprintf(jsonLog+`
+[defaults]
+user = "nobody"
+on_stop = "kill"
+socket = "dgram"
+[service.session]
+listen = [%q]
+exec = ["/bin/sleep", "1"]
+limits = { instances = 8, rate = "20/s" }
+[service.denied]
+listen = [%q]
+exec = ["/bin/true"]
+access.deny = ["127.0.0.0/8"]
+[service.wait]
+listen = [%q]
+wait = true
+exec = ["/bin/true"]
+access.deny = ["127.0.0.0/8"]
+[service.echo]
+listen = [%q]
+builtin = "echo"
+`, session, denied, wait, echo), &how{shipped: true})
+	flood := func(addr string, from, to int) {
+		port := int(netip.MustParseAddrPort(addr).Port())
+		for i := from; i < to; i++ {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// 127.64.0.0/10 has four million.
+			source := &unix.SockaddrInet4{Addr: [4]byte{127, byte(64 + i>>16&63), byte(i >> 8), byte(i)}}
+			if err := unix.Bind(fd, source); err == nil {
+				unix.Sendto(fd, []byte("hello"), unix.MSG_DONTWAIT, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port})
+			}
+			unix.Close(fd)
+		}
+	}
+	rows := map[string]string{"session": session, "denied": denied, "wait": wait, "echo": echo}
+	for _, addr := range rows {
+		flood(addr, 0, sources/10)
+	}
+	// What a row has once it has seen a datagram stays; its sessions go.
+	var now int
+	if !poll(bound, func() bool {
+		before := now
+		now = d.descriptors()
+		time.Sleep(500 * time.Millisecond)
+		return len(d.running()) == 0 && now == before
+	}) {
+		t.Fatal("the sessions do not end")
+	}
+	d.idle = now
+	for name, addr := range rows {
+		files, memory := len(d.files()), resident(t, d.pid)
+		flood(addr, sources/10, sources)
+		grown := resident(t, d.pid) - memory
+		t.Logf("%s: %d sources, grown by %d kB", name, sources, grown)
+		// A full table of sources has a few megabytes.
+		if grown > 16<<10 {
+			t.Errorf("%s: the daemon has grown by %d kB", name, grown)
+		}
+		// Each session has a descriptor, and there are eight.
+		if n := len(d.files()); n > files+2*8+2 {
+			t.Errorf("%s: %d descriptors after %d", name, n, files)
+		}
+	}
+	if n := len(d.events("start", "service", "wait")) + len(d.events("start", "service", "denied")); n > 0 {
+		t.Errorf("%d servers were started for sources that are denied", n)
+	}
+}
