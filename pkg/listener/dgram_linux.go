@@ -279,6 +279,18 @@ func (d *Datagrams) drain(b *kernel.Batch, l late, f func(Datagram)) (dropped in
 	return dropped
 }
 
+// ownLocked are the sockets that Close is to close, each once: a late guard is
+// received from until Sweep, too.
+func (d *Datagrams) ownLocked() []int {
+	own := slices.Clone(d.fds[1:]) // guards, also late ones, and the second member
+	for _, l := range d.late {
+		if l.peer.IsValid() {
+			own = append(own, l.fd)
+		}
+	}
+	return own
+}
+
 // Close ends the receiving. Sockets of sessions stay until their End. The
 // listener itself is left open, as it was before.
 func (d *Datagrams) Close() {
@@ -288,11 +300,8 @@ func (d *Datagrams) Close() {
 		return
 	}
 	d.closed = true
-	for _, fd := range d.fds[1:] { // guards and the second member
+	for _, fd := range d.ownLocked() {
 		unix.Close(fd)
-	}
-	for _, l := range d.late {
-		unix.Close(l.fd)
 	}
 	d.fds, d.late, d.guards = nil, nil, nil
 	unix.Close(d.raw4)

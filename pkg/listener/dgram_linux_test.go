@@ -253,6 +253,32 @@ func TestSessionFails(t *testing.T) {
 	}
 }
 
+// Whatever has become of a session, Close closes each of the sockets once: a
+// number that is closed twice may be another's by then.
+func TestCloseLate(t *testing.T) {
+	testkit.Check(t)
+	for _, a := range []string{"127.0.0.1", "0.0.0.0"} {
+		d := datagrams(t, a, false)
+		for range 2 {
+			client(t, "127.0.0.1", d.at("127.0.0.1")).Write([]byte("x"))
+			g, b := d.receive(t)
+			x, err := d.Open(g, plain(), b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.End(x, true, b, func(Datagram) {})
+		}
+		d.mu.Lock()
+		own := d.ownLocked()
+		d.mu.Unlock()
+		slices.Sort(own)
+		if once := slices.Compact(slices.Clone(own)); len(once) != len(own) {
+			t.Errorf("%s: twice among %v", a, own)
+		}
+		d.Close()
+	}
+}
+
 // Datagrams of every size are put back whole.
 func TestPutBackSizes(t *testing.T) {
 	for _, a := range []string{"127.0.0.1", "::1"} {

@@ -407,3 +407,23 @@ func TestCongestion(t *testing.T) {
 		}
 	}
 }
+
+// Whoever receives on a socket that comes to block is not waited for: he may wait
+// for whoever makes it so.
+func TestBlockingWhileHeld(t *testing.T) {
+	l := open(t, loopback4, plain())
+	if _, ok := l.Hold(); !ok {
+		t.Fatal("it is closed")
+	}
+	defer l.Release()
+	done := make(chan error, 1)
+	go func() { done <- l.SetBlocking(true) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(bound):
+		t.Error("SetBlocking waits for ever")
+	}
+}

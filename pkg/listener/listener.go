@@ -44,6 +44,8 @@ type Listener struct {
 	// whatever got the number next.
 	refs   atomic.Int64
 	closed atomic.Bool
+	// accepting counts those who are in accept4, for SetBlocking.
+	accepting atomic.Int64
 }
 
 // A file is what is known of the path of a unix socket: which inode it is, and
@@ -151,7 +153,7 @@ func (l *Listener) SetBlocking(on bool) error {
 	if on {
 		// An accept4 that comes after this would wait, and its thread with it.
 		l.blocking.Store(true)
-		for l.refs.Load() > 2 {
+		for l.accepting.Load() > 0 {
 			time.Sleep(50 * time.Microsecond)
 		}
 	}
@@ -176,6 +178,8 @@ func (l *Listener) Accept() (fd int, peer service.Peer, err error) {
 		return -1, peer, ErrClosed
 	}
 	defer l.release()
+	l.accepting.Add(1)
+	defer l.accepting.Add(-1)
 	if l.blocking.Load() {
 		return -1, peer, syscall.EAGAIN
 	}
