@@ -5,6 +5,7 @@ package kernel
 // depends on how a compiler lays out a structure.
 
 import (
+	"bytes"
 	"encoding/binary"
 	"runtime"
 	"syscall"
@@ -93,6 +94,86 @@ func ProgLoad(kind uint32, program []Instruction, license, name string) (fd int,
 	a.u32(0, 0) // kern_version, prog_flags
 	a.name(name)
 	return bpf(unix.BPF_PROG_LOAD, a)
+}
+
+// NextMap is the id of the map of the whole machine that comes after an id, the
+// first after 0. ENOENT: there is none; EPERM: the process lacks CAP_SYS_ADMIN in
+// the first user namespace.
+func NextMap(id uint32) (uint32, error) { return next(unix.BPF_MAP_GET_NEXT_ID, id) }
+
+// NextProg is NextMap for programs.
+func NextProg(id uint32) (uint32, error) { return next(unix.BPF_PROG_GET_NEXT_ID, id) }
+
+func next(command int, id uint32) (uint32, error) {
+	var a attr
+	a.u32(id, 0)
+	_, err := bpf(command, a)
+	return binary.NativeEndian.Uint32(a[4:]), err
+}
+
+// MapByID opens a map. The descriptor is close-on-exec and the caller's. ENOENT:
+// it is there no more; EPERM: see NextMap.
+func MapByID(id uint32) (fd int, err error) { return byID(unix.BPF_MAP_GET_FD_BY_ID, id) }
+
+// ProgByID is MapByID for programs.
+func ProgByID(id uint32) (fd int, err error) { return byID(unix.BPF_PROG_GET_FD_BY_ID, id) }
+
+func byID(command int, id uint32) (int, error) {
+	var a attr
+	a.u32(id)
+	return bpf(command, a)
+}
+
+// MapInfo says what a map is, but for Inner, and its id.
+func MapInfo(fd int) (m Map, id uint32, err error) {
+	b := make([]byte, 40) // the beginning of struct bpf_map_info
+	if err := info(fd, b); err != nil {
+		return Map{}, 0, err
+	}
+	u32 := func(at int) uint32 { return binary.NativeEndian.Uint32(b[at:]) }
+	return Map{Type: u32(0), KeySize: u32(8), ValueSize: u32(12), MaxEntries: u32(16), Flags: u32(20), Name: text(b[24:])}, u32(4), nil
+}
+
+// A Prog is what the kernel tells of a program.
+type Prog struct {
+	ID, Type uint32  // BPF_PROG_TYPE_*
+	Tag      [8]byte // a digest of the instructions, whichever maps they name
+	Maps     []uint32
+}
+
+// ProgInfo says what a program is. Of its maps it tells the ids of 16.
+func ProgInfo(fd int) (Prog, error) {
+	var p runtime.Pinner
+	defer p.Unpin()
+	maps := make([]byte, 16*4)
+	b := make([]byte, 64) // the beginning of struct bpf_prog_info
+	binary.NativeEndian.PutUint32(b[52:], uint32(len(maps)/4))
+	binary.NativeEndian.PutUint64(b[56:], pin(&p, maps))
+	if err := info(fd, b); err != nil {
+		return Prog{}, err
+	}
+	u32 := func(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
+	g := Prog{Type: u32(b), ID: u32(b[4:]), Tag: [8]byte(b[8:])}
+	for n := u32(b[52:]); n > 0 && len(maps) > 0; n-- {
+		g.Maps, maps = append(g.Maps, u32(maps)), maps[4:]
+	}
+	return g, nil
+}
+
+func info(fd int, b []byte) error {
+	var p runtime.Pinner
+	defer p.Unpin()
+	var a attr
+	a.u32(uint32(fd), uint32(len(b)))
+	a.u64(pin(&p, b))
+	_, err := bpf(unix.BPF_OBJ_GET_INFO_BY_FD, a)
+	return err
+}
+
+// text is what comes before the first NUL byte.
+func text(b []byte) string {
+	s, _, _ := bytes.Cut(b, []byte{0})
+	return string(s)
 }
 
 var bigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1

@@ -77,3 +77,62 @@ func TestProgramIsChecked(t *testing.T) {
 		t.Errorf("attaching: %v", err)
 	}
 }
+
+// What is there is found by its id, and said to be what it is.
+func TestInfo(t *testing.T) {
+	want := Map{Type: unix.BPF_MAP_TYPE_HASH, KeySize: 4, ValueSize: 8, MaxEntries: 4, Flags: unix.BPF_F_NO_PREALLOC, Name: "fifteen_letters"}
+	m, err := MapCreate(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, id, err := MapInfo(m)
+	if err != nil || got != want || id == 0 {
+		t.Errorf("the map is %+v, %d, %v", got, id, err)
+	}
+	text := append([]Instruction{
+		{Op: unix.BPF_LD | unix.BPF_DW | unix.BPF_IMM, Dst: 1, Src: unix.BPF_PSEUDO_MAP_FD, Imm: int32(m)}, {},
+	}, keepAll...)
+	var all [2]Prog
+	for i := range all {
+		fd, err := ProgLoad(unix.BPF_PROG_TYPE_SOCKET_FILTER, text, "", "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if all[i], err = ProgInfo(fd); err != nil || len(all[i].Maps) != 1 || all[i].Maps[0] != id || all[i].Type != unix.BPF_PROG_TYPE_SOCKET_FILTER {
+			t.Errorf("the program is %+v, %v", all[i], err)
+		}
+		if n, err := NextProg(all[i].ID - 1); err != nil || n != all[i].ID {
+			t.Errorf("after program %d comes %d, %v", all[i].ID-1, n, err)
+		}
+	}
+	if all[0].ID == all[1].ID || all[0].Tag != all[1].Tag || all[0].Tag == [8]byte{} {
+		t.Errorf("the same program twice: %+v", all)
+	}
+	if n, err := NextMap(id - 1); err != nil || n != id {
+		t.Errorf("after map %d comes %d, %v", id-1, n, err)
+	}
+	if _, err := NextMap(1<<31 - 2); err != unix.ENOENT {
+		t.Errorf("after the last map: %v, want ENOENT", err)
+	}
+	again, err := MapByID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, n, err := MapInfo(again); n != id || err != nil {
+		t.Errorf("map %d is %d, %v", id, n, err)
+	}
+	unix.Close(again)
+	if fd, err := ProgByID(all[0].ID); err != nil {
+		t.Error(err)
+	} else {
+		unix.Close(fd)
+	}
+	unix.Close(m)
+	if _, _, err := MapInfo(-1); err == nil {
+		t.Error("of no map there is something to tell")
+	}
+	if _, err := MapByID(1<<31 - 1); err != unix.ENOENT {
+		t.Errorf("of no id: %v, want ENOENT", err)
+	}
+}
