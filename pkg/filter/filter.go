@@ -13,11 +13,16 @@
 // and is no longer falls silent. There is no reset: to a denied source the
 // address looks as if nobody were there.
 //
+// A filter is named after its socket, so that a daemon that is passed a socket
+// with the filter of an earlier one can find the rules, and change them.
+//
 // A filter does not resolve names, count or log.
 package filter
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
 )
@@ -32,15 +37,35 @@ type Filter struct {
 	program int
 }
 
-// New makes a Filter that judges by r; nil rules let everybody in. The error
-// says what to do where the kernel or a container refuses bpf(2).
-func New(r *access.Rules) (*Filter, error) {
-	f, err := load(r)
+// ErrNotFound means that the filter of a socket is none of ours as far as can be
+// told.
+var ErrNotFound = errors.New("it is not one of tcpmuxd's, or of another version's")
+
+// New makes a Filter that judges by r; nil rules let everybody in. cookie is the
+// SO_COOKIE of a socket that Find shall find it by. The error says what to do
+// where the kernel or a container refuses bpf(2).
+func New(r *access.Rules, cookie uint64) (*Filter, error) {
+	f, err := load(r, cookie)
 	if err != nil {
 		return nil, fmt.Errorf("making an access filter in the kernel: %w", explain(err))
 	}
 	return f, nil
 }
+
+// Find is the Filter that another process has made for a socket and attached to
+// it. The error wraps ErrNotFound, or says which right is missing: the kernel
+// shows maps and programs only to CAP_SYS_ADMIN in the first user namespace.
+func Find(fd int) (*Filter, error) {
+	f, err := find(fd)
+	if err != nil {
+		return nil, fmt.Errorf("looking for its access filter in the kernel: %w", err)
+	}
+	return f, nil
+}
+
+// nameOf is the name of the map of maps for a socket. Whatever the number, it
+// is short enough for the kernel, which keeps 15 bytes of it.
+func nameOf(cookie uint64) string { return "tm" + strconv.FormatUint(cookie, 36) }
 
 // Attach puts the filter on a socket for good: nobody can take it off or
 // replace it, not even root in a child that has the socket (SO_LOCK_FILTER in

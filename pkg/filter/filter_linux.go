@@ -41,7 +41,14 @@ func rules(entries int) kernel.Map {
 	}
 }
 
-func load(r *access.Rules) (_ *Filter, err error) {
+// outer is what the map of maps is for a socket.
+func outer(cookie uint64) kernel.Map {
+	return kernel.Map{
+		Type: unix.BPF_MAP_TYPE_ARRAY_OF_MAPS, KeySize: 4, ValueSize: 4, MaxEntries: 1, Name: nameOf(cookie),
+	}
+}
+
+func load(r *access.Rules, cookie uint64) (_ *Filter, err error) {
 	inner, err := newRules(r)
 	if err != nil {
 		return nil, err
@@ -53,19 +60,22 @@ func load(r *access.Rules) (_ *Filter, err error) {
 			f.close()
 		}
 	}()
-	f.outer, err = kernel.MapCreate(kernel.Map{
-		Type: unix.BPF_MAP_TYPE_ARRAY_OF_MAPS, KeySize: 4, ValueSize: 4, MaxEntries: 1,
-		Inner: inner, Name: "access",
-	})
-	if err != nil {
+	m := outer(cookie)
+	m.Inner = inner
+	if f.outer, err = kernel.MapCreate(m); err != nil {
 		return nil, os.NewSyscallError("bpf (map of maps)", err)
 	}
 	if err := f.use(inner); err != nil {
 		return nil, err
 	}
+	f.program, err = loadProgram(f.outer)
+	return f, err
+}
+
+func loadProgram(outer int) (fd int, err error) {
 	// The helpers used need no GPL-compatible license.
-	f.program, err = kernel.ProgLoad(unix.BPF_PROG_TYPE_SOCKET_FILTER, program(f.outer), "", "access")
-	return f, os.NewSyscallError("bpf (program)", err)
+	fd, err = kernel.ProgLoad(unix.BPF_PROG_TYPE_SOCKET_FILTER, program(outer), "", "access")
+	return fd, os.NewSyscallError("bpf (program)", err)
 }
 
 func (f *Filter) update(r *access.Rules) error {

@@ -264,7 +264,7 @@ func TestLocked(t *testing.T) {
 	if os.Getenv(mark) != "" {
 		fd := 3
 		all := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: ^uint32(0)}}
-		f, err := New(nil)
+		f, err := New(nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,7 +284,7 @@ func TestLocked(t *testing.T) {
 		return
 	}
 	r := listenUDP(t, false, false)
-	f, err := New(rulesOf(t, prefixes("127.0.0.1/32"), nil))
+	f, err := New(rulesOf(t, prefixes("127.0.0.1/32"), nil), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +383,7 @@ func TestManyRules(t *testing.T) {
 func TestNothingLeft(t *testing.T) {
 	testkit.Check(t)
 	for range 50 {
-		f, err := New(rulesOf(t, prefixes("10.0.0.0/8"), nil))
+		f, err := New(rulesOf(t, prefixes("10.0.0.0/8"), nil), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -413,7 +413,7 @@ func TestWithoutDescriptors(t *testing.T) {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 			t.Fatal(err)
 		}
-		if f, err := New(nil); err == nil {
+		if f, err := New(nil, 0); err == nil {
 			f.Close()
 			t.Errorf("a filter of %d descriptors", free)
 		} else if !errors.Is(err, unix.EMFILE) {
@@ -432,7 +432,7 @@ func TestErrors(t *testing.T) {
 		if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
 			t.Fatal(err)
 		}
-		_, err := New(nil)
+		_, err := New(nil, 0)
 		if err == nil || !strings.Contains(err.Error(), "needs root, or CAP_BPF and CAP_NET_ADMIN") {
 			t.Errorf("New without capabilities: %v", err)
 		}

@@ -8,7 +8,9 @@ import (
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
 )
 
-func load(*access.Rules) (*Filter, error) { return nil, errors.ErrUnsupported }
+func load(*access.Rules, uint64) (*Filter, error) { return nil, errors.ErrUnsupported }
+
+func find(int) (*Filter, error) { return nil, errors.ErrUnsupported }
 
 func (f *Filter) attach(int) error { return errors.ErrUnsupported }
 

@@ -4,12 +4,13 @@ package listener
 // file description, with everything that was ever set on it.
 
 import (
-	"errors"
+	"fmt"
 	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/filter"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
@@ -21,23 +22,27 @@ var inherited = struct {
 	guards map[uint64]*guard
 }{guards: make(map[uint64]*guard)}
 
-// errLocked: nobody can take such a filter off, and only who has made it could
-// change it.
-var errLocked = errors.New("it has a locked filter, of an earlier daemon with access rules perhaps; have whoever passes it open it anew (systemctl restart of its .socket unit)")
+// cookieOf is a number that the kernel gives to this socket and to no other.
+func cookieOf(fd int) (uint64, error) {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	return cookie, os.NewSyscallError("getsockopt SO_COOKIE", err)
+}
 
 func guardOf(fd int) (*guard, error) {
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	cookie, err := cookieOf(fd)
 	if err != nil {
-		return nil, os.NewSyscallError("getsockopt SO_COOKIE", err)
+		return nil, err
 	}
 	inherited.Lock()
 	defer inherited.Unlock()
 	g := inherited.guards[cookie]
 	if g == nil {
-		if locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER); err == nil && locked != 0 {
-			return nil, errLocked
-		}
 		g = &guard{options: unset}
+		if locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER); err == nil && locked != 0 {
+			if g.filter, err = filter.Find(fd); err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrLocked, err)
+			}
+		}
 		inherited.guards[cookie] = g
 	}
 	return g, nil

@@ -212,23 +212,53 @@ func TestAdoptAccess(t *testing.T) {
 		}
 		l.Close()
 	}
-	// The descriptors of the filter stay for the next row.
+	// A daemon that is started anew finds the filter, and changes it.
+	for _, c := range []struct {
+		sv   *service.Service
+		want string
+	}{{wait(rules(t, "127.0.0.2/32")), "31"}, {wait(nil), "231"}, {row(plain()), "231"}, {wait(rules(t, "127.0.0.3/32")), "21"}} {
+		restarted()
+		l := adoptRow(t, fd, c.sv)
+		if got := received(t, l); got != c.want {
+			t.Errorf("after a restart the row gets %s, want %s", got, c.want)
+		}
+		l.Close()
+	}
+	restarted()
+}
+
+// restarted has this process know no more of passed sockets than one that was just
+// started.
+func restarted() {
 	inherited.Lock()
+	defer inherited.Unlock()
 	for _, g := range inherited.guards {
 		g.close()
 	}
 	clear(inherited.guards)
-	inherited.Unlock()
-	// As it is for a daemon that was started anew.
+}
+
+// Somebody else's filter stays, and the socket is not served.
+func TestAdoptLocked(t *testing.T) {
+	testkit.Check(t)
+	fd := made(t, unix.AF_INET, unix.SOCK_DGRAM, 0)
+	bindTo(t, fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: testkit.FreePort(t)})
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
+		t.Fatal(err)
+	}
 	ep, _, err := Inspect(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l, err := Adopt(fd, ep, wait(nil)); !errors.Is(err, errLocked) {
-		if err == nil {
-			l.Close()
+	for _, wait := range []bool{false, true} {
+		sv := row(plain())
+		sv.Wait = wait
+		if l, err := Adopt(fd, ep, sv); !errors.Is(err, ErrLocked) {
+			if err == nil {
+				l.Close()
+			}
+			t.Errorf("a socket with somebody else's filter: %v", err)
 		}
-		t.Errorf("a socket with somebody else's filter: %v", err)
 	}
 }
 

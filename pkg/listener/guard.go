@@ -33,7 +33,11 @@ func (g *guard) judge(fd int, network service.Network, sv *service.Service) erro
 	case rules == nil:
 		return nil
 	}
-	f, err := filter.New(rules)
+	cookie, err := cookieOf(fd)
+	if err != nil {
+		return err
+	}
+	f, err := filter.New(rules, cookie)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,12 @@ import (
 // when addresses change.
 var ErrNotUp = errors.New("address is not up")
 
+// ErrLocked means that a passed socket has a filter that nobody can take off, and
+// that it cannot be changed either. It stays in force; the socket must not be
+// served by a row that may have other rules.
+var ErrLocked = errors.New("the locked filter that it has cannot be changed " +
+	"(to have the socket opened anew, systemctl restart its .socket unit)")
+
 // ErrClosed is what the methods of a Listener return after Close.
 var ErrClosed = errors.New("listener is closed")
 
@@ -95,7 +101,9 @@ func Open(ep service.Endpoint, sv *service.Service) (*Listener, error) {
 // it: Close neither ends the listening nor removes a path, owner and mode of
 // which are never changed. What is common to all its descriptors is set as sv
 // needs it, and remains: the options that sv names, O_NONBLOCK and, for good, the
-// access filter, which the next Adopt of this process changes as its row needs.
+// access filter, which the next Adopt changes as its row needs. The error wraps
+// ErrLocked where the filter is that of another process, not even an earlier
+// daemon's, or the right to find it is missing (package filter).
 func Adopt(fd int, ep service.Endpoint, sv *service.Service) (*Listener, error) {
 	l, err := adopt(fd, ep, sv)
 	if err != nil {
