@@ -47,11 +47,11 @@ type change struct {
 	units   map[string]*unit     // of rows that the running table does not have
 	sockets map[string][]*socket // by row, as they shall be
 	fresh   []*socket            // those of them that are not polled yet
-	down    map[string][]waiting // by row: not up yet
+	down    map[string][]waiting // by row: not up yet, or locked
 	undo    []func()
 }
 
-// A waiting is an endpoint whose address is not up.
+// A waiting is an endpoint whose address is not up, or was passed locked.
 type waiting struct {
 	service.Endpoint
 	err error
@@ -223,7 +223,7 @@ func (s *Supervisor) newSocket(l *listener.Listener, u *unit) *socket {
 
 func (c *change) open(u *unit, sv *service.Service, ep service.Endpoint) error {
 	l, err := c.s.listen(ep, sv)
-	if errors.Is(err, listener.ErrNotUp) {
+	if errors.Is(err, listener.ErrNotUp) || errors.Is(err, listener.ErrLocked) {
 		c.down[u.id] = append(c.down[u.id], waiting{ep, err})
 		return nil
 	}
@@ -486,7 +486,7 @@ func (s *Supervisor) addressesChanged() {
 		for _, w := range u.waiting {
 			l, err := s.listen(w.Endpoint, u.row.Load().Service)
 			if err != nil {
-				if !errors.Is(err, listener.ErrNotUp) {
+				if !errors.Is(err, listener.ErrNotUp) && !errors.Is(err, listener.ErrLocked) {
 					s.log.notUp(u, w.Endpoint, err)
 				}
 				still = append(still, waiting{w.Endpoint, err})

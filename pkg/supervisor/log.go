@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
@@ -279,10 +280,15 @@ func (e *events) acceptFailed(u *unit, err error) {
 	}
 }
 
-// notUp: an address is not there yet; it is tried again when addresses change.
+// notUp: an address is not there yet; it is tried again when addresses change. A
+// socket with a locked filter must be opened anew by whoever passes it.
 func (e *events) notUp(u *unit, ep service.Endpoint, err error) {
-	e.warn("address is not up", slog.String("service", u.id), slog.String("local", ep.String()),
-		slog.String("error", err.Error()))
+	attrs := []slog.Attr{slog.String("service", u.id), slog.String("local", ep.String()), slog.String("error", err.Error())}
+	if errors.Is(err, listener.ErrLocked) {
+		e.error("passed socket is not served", attrs...)
+		return
+	}
+	e.warn("address is not up", attrs...)
 }
 
 // listening: a row listens on a socket, its own or one that was another row's.
