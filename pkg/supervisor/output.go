@@ -39,6 +39,9 @@ type outputs struct {
 	next  uint32
 	open  map[uint32]*output // by epoll token
 	ended recent
+	// reading is being read from. That is done without the lock: a message may
+	// have descriptors, and to close the last one of a file can take long.
+	reading *output
 }
 
 // recent are the pids of children that have ended last: lines of theirs may
@@ -139,7 +142,9 @@ func (s *Supervisor) dropOutput(u *unit) {
 		}
 	}
 	o.poll.remove(u.output.receive)
-	closeFd(u.output.receive)
+	if o.reading != u.output { // else the reader closes it
+		closeFd(u.output.receive)
+	}
 	closeFd(u.output.send)
 	u.output = nil
 }
@@ -189,13 +194,11 @@ func (o *outputs) all() []*output {
 // readOutput logs a batch of what the children of one row have written.
 func (s *Supervisor) readOutput(x *output, buf []byte) {
 	for range outputBatch {
-		s.outputs.mu.Lock()
-		if x.unit.output != x { // closed since
-			s.outputs.mu.Unlock()
+		if !s.outputs.begin(x) {
 			return
 		}
 		n, pid, cut, err := receiveOutput(x.receive, buf)
-		s.outputs.mu.Unlock()
+		s.outputs.end(x)
 		if err != nil {
 			return // nothing waits
 		}
@@ -205,6 +208,26 @@ func (s *Supervisor) readOutput(x *output, buf []byte) {
 				s.log.output(x.unit, pid, own, line, cut)
 			}
 		}
+	}
+}
+
+// begin reports whether x is still open, and keeps it so until end.
+func (o *outputs) begin(x *output) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if x.unit.output != x {
+		return false
+	}
+	o.reading = x
+	return true
+}
+
+func (o *outputs) end(x *output) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.reading = nil
+	if x.unit.output != x {
+		closeFd(x.receive)
 	}
 }
 

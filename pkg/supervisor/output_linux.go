@@ -22,6 +22,9 @@ func outputPair(patience time.Duration) (send, receive int, err error) {
 	if err == nil {
 		err = unix.Shutdown(fds[0], unix.SHUT_RD) // nothing ever comes the other way
 	}
+	// Nobody can pass a descriptor, the last close of which may take as long as
+	// its SO_LINGER says. Before Linux 6.16 that cannot be kept off.
+	unix.SetsockoptInt(fds[1], unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
 	if err != nil {
 		unix.Close(fds[0])
 		unix.Close(fds[1])

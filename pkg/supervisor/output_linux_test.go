@@ -2,11 +2,14 @@ package supervisor
 
 import (
 	"log/slog"
+	"net"
 	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/testkit"
@@ -126,4 +129,68 @@ func TestOutputFlood(t *testing.T) {
 			t.Errorf("then %q", lines)
 		}
 	})
+}
+
+// A child that passes a descriptor which is slow to close holds nobody up, where
+// the kernel lets itself be told (Linux 6.16).
+func TestOutputWithDescriptor(t *testing.T) {
+	testkit.Check(t)
+	send, receive, err := outputPair(outputPatience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeFd(send)
+	defer closeFd(receive)
+	if _, err := unix.GetsockoptInt(receive, unix.SOL_SOCKET, unix.SO_PASSRIGHTS); err != nil {
+		return
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: l.Addr().(*net.TCPAddr).Port}
+	if err := unix.Connect(c, to); err != nil {
+		t.Fatal(err)
+	}
+	unix.SetsockoptLinger(c, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 3})
+	for b := make([]byte, 1<<16); err == nil; { // which nobody reads
+		_, err = unix.SendmsgN(c, b, nil, nil, unix.MSG_DONTWAIT)
+	}
+	unix.Sendmsg(send, []byte("take this"), unix.UnixRights(c), nil, 0)
+	unix.Sendmsg(send, []byte("a line"), nil, nil, 0)
+	unix.Close(c)
+	b := make([]byte, 100)
+	if n, _, _, err := receiveOutput(receive, b); err != nil || string(b[:n]) != "a line" {
+		t.Errorf("received %q, %v", b[:n], err)
+	}
+}
+
+// The log of a row can end while it is being read, which may take long.
+func TestOutputEndsWhileRead(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	s := serve(t, direct("a", port, logged(sh("echo a >&2"))))
+	dial(t, port).half().rest()
+	s.instances(0)
+	s.logs.wait(t, "output", "line=a")
+	u := s.unit("a")
+	s.outputs.mu.Lock()
+	x := u.output
+	s.outputs.mu.Unlock()
+	if !s.outputs.begin(x) {
+		t.Fatal("it is closed")
+	}
+	s.dropOutput(u)
+	if _, err := unix.FcntlInt(uintptr(x.receive), unix.F_GETFD, 0); err != nil {
+		t.Error("it was closed under the reader")
+	}
+	s.outputs.end(x)
+	if s.outputs.begin(x) {
+		t.Error("it is still open")
+	}
 }
