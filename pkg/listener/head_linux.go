@@ -1,7 +1,9 @@
 package listener
 
 import (
+	"encoding/binary"
 	"hash/maphash"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +34,8 @@ func (l *Listener) Head() uint64 {
 
 func (l *Listener) firstDatagram() uint64 {
 	var b [128]byte
+	stamp(l.fd) // from here on the kernel notes when they come
+	before := time.Now().UnixMicro()
 	n, from, err := unix.Recvfrom(l.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	if err != nil {
 		return 0
@@ -48,6 +52,11 @@ func (l *Listener) firstDatagram() uint64 {
 		h.Write([]byte{byte(from.Port >> 8), byte(from.Port)})
 	case *unix.SockaddrUnix:
 		h.WriteString(from.Name)
+	}
+	// When it came tells two of the same words apart. Of one that came before the
+	// kernel noted it, it says the present.
+	if s, us, err := stamp(l.fd); err == nil && s*1e6+us < before {
+		h.Write(binary.NativeEndian.AppendUint64(nil, uint64(s*1e6+us)))
 	}
 	return max(1, h.Sum64())
 }

@@ -427,3 +427,35 @@ func TestBlockingWhileHeld(t *testing.T) {
 		t.Error("SetBlocking waits for ever")
 	}
 }
+
+// Two datagrams with the same words of the same peer are two.
+func TestHeadOfEqualDatagrams(t *testing.T) {
+	for _, a := range []netip.Addr{loopback4, loopback6} {
+		ep := endpoint(a, testkit.FreePort(t))
+		ep.Network += service.UDP4 - service.TCP4
+		l, err := Open(ep, &service.Service{ID: "test", Socket: plain(), Wait: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(l.Close)
+		c := client(t, "", ep.Addr)
+		// The first of all on this machine are told apart only some time after
+		// the kernel was asked to.
+		deadline := time.Now().Add(bound)
+		for last, different := uint64(0), 0; different < 5; {
+			c.Write([]byte("again"))
+			head := l.Head()
+			if head != l.Head() || head == 0 {
+				t.Fatalf("%v: an untouched queue has another head", a)
+			}
+			if head != last {
+				different++
+			}
+			last = head
+			unix.Read(l.Fd(), make([]byte, 100))
+			if time.Now().After(deadline) {
+				t.Fatalf("%v: equal datagrams are not told apart", a)
+			}
+		}
+	}
+}
