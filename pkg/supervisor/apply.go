@@ -47,14 +47,8 @@ type change struct {
 	units   map[string]*unit     // of rows that the running table does not have
 	sockets map[string][]*socket // by row, as they shall be
 	fresh   []*socket            // those of them that are not polled yet
-	down    map[string][]waiting // by row: not up yet, or locked
+	down    map[string][]waiting // by row: to be opened later
 	undo    []func()
-}
-
-// A waiting is an endpoint whose address is not up, or was passed locked.
-type waiting struct {
-	service.Endpoint
-	err error
 }
 
 // Apply makes t the running table. On an error nothing has changed; it then is
@@ -149,23 +143,6 @@ func (c *change) prepare() error {
 	return errs.ErrorOrNil()
 }
 
-// inUse says how to find out who has an address.
-func inUse(ep service.Endpoint, err error) error {
-	if !errors.Is(err, syscall.EADDRINUSE) {
-		return err
-	}
-	option := "-ltnp"
-	switch n := ep.Network; {
-	case n.UDP():
-		option = "-lunp"
-	case n.Unix():
-		option = "-lxp"
-	case n.Vsock():
-		option = "-lp --vsock"
-	}
-	return fmt.Errorf("%w; `ss %s` shows who listens there", err, option)
-}
-
 // compile makes the runtime form of a row, or finds that it is running.
 func (s *Supervisor) compile(sv *service.Service) (*row, error) {
 	if u := s.units[sv.ID]; u != nil && !u.removed {
@@ -223,7 +200,7 @@ func (s *Supervisor) newSocket(l *listener.Listener, u *unit) *socket {
 
 func (c *change) open(u *unit, sv *service.Service, ep service.Endpoint) error {
 	l, err := c.s.listen(ep, sv)
-	if errors.Is(err, listener.ErrNotUp) || errors.Is(err, listener.ErrLocked) {
+	if later(err) {
 		c.down[u.id] = append(c.down[u.id], waiting{ep, err})
 		return nil
 	}
@@ -233,16 +210,6 @@ func (c *change) open(u *unit, sv *service.Service, ep service.Endpoint) error {
 	c.undo = append(c.undo, l.Close)
 	c.add(u, l, nil)
 	return nil
-}
-
-// listen opens the socket of an endpoint, or takes the one that was passed.
-func (s *Supervisor) listen(ep service.Endpoint, sv *service.Service) (*listener.Listener, error) {
-	for _, p := range s.passed {
-		if p.Endpoint == ep {
-			return listener.Adopt(p.FD, ep, sv)
-		}
-	}
-	return listener.Open(ep, sv)
 }
 
 // add makes the runtime form of a listener; from is the one it has now.
@@ -335,6 +302,7 @@ func (c *change) commit() {
 			s.endInstances(u)
 		}
 	}
+	s.awaitHolders()
 	for id, u := range s.units {
 		if u.removed {
 			s.dropPending(u)
@@ -472,37 +440,4 @@ func newLive(t *service.Table, units map[string]*unit) *live {
 	}
 	slices.SortFunc(l.help, func(a, b *unit) int { return cmp.Compare(a.row.Load().Name, b.row.Load().Name) })
 	return l
-}
-
-// addressesChanged tries the endpoints whose addresses were not up.
-func (s *Supervisor) addressesChanged() {
-	s.applyMu.Lock()
-	defer s.applyMu.Unlock()
-	if s.stopping.Load() {
-		return
-	}
-	for _, u := range s.units {
-		var still []waiting
-		for _, w := range u.waiting {
-			l, err := s.listen(w.Endpoint, u.row.Load().Service)
-			if err != nil {
-				if !errors.Is(err, listener.ErrNotUp) && !errors.Is(err, listener.ErrLocked) {
-					s.log.notUp(u, w.Endpoint, err)
-				}
-				still = append(still, waiting{w.Endpoint, err})
-				continue
-			}
-			so := s.newSocket(l, u)
-			u.mu.Lock()
-			s.handOver(so, u.row.Load())
-			u.listeners = append(u.listeners, so)
-			s.tokens.replace(s.units)
-			if u.paused == 0 {
-				s.poll(so)
-			}
-			u.mu.Unlock()
-			s.log.listening(u, w.Endpoint, "")
-		}
-		u.waiting = still
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
+	"github.com/tcpmuxd/tcpmuxd/pkg/relay"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
@@ -128,8 +129,12 @@ func (e *events) ended(pid int, in *instance, x exit) {
 	if x.status.Signaled() {
 		how = slog.String("signal", unix.SignalName(x.status.Signal()))
 	}
+	attrs := append(in.attrs(), slog.Int("pid", pid), how)
+	if in.session != nil && in.session.idled.Load() {
+		attrs = append(attrs, slog.String("reason", string(relay.Idle)))
+	}
 	cpu := time.Duration(x.usage.Utime.Nano() + x.usage.Stime.Nano())
-	e.info("end", append(in.attrs(), slog.Int("pid", pid), how,
+	e.info("end", append(attrs,
 		slog.Duration("duration", (x.at-in.start).Round(time.Microsecond)),
 		slog.Duration("cpu", cpu), slog.Int64("maxrss_kb", x.usage.Maxrss))...)
 }
@@ -280,15 +285,18 @@ func (e *events) acceptFailed(u *unit, err error) {
 	}
 }
 
-// notUp: an address is not there yet; it is tried again when addresses change. A
-// socket with a locked filter must be opened anew by whoever passes it.
+// notUp: an address is not there yet; it is tried again when addresses change,
+// or, if an instance holds it, when that has ended. A socket with a locked filter must be opened anew by whoever passes it.
 func (e *events) notUp(u *unit, ep service.Endpoint, err error) {
 	attrs := []slog.Attr{slog.String("service", u.id), slog.String("local", ep.String()), slog.String("error", err.Error())}
-	if errors.Is(err, listener.ErrLocked) {
+	switch {
+	case errors.Is(err, listener.ErrLocked):
 		e.error("passed socket is not served", attrs...)
-		return
+	case errors.Is(err, errHeld):
+		e.warn("address is not free", attrs...)
+	default:
+		e.warn("address is not up", attrs...)
 	}
-	e.warn("address is not up", attrs...)
 }
 
 // listening: a row listens on a socket, its own or one that was another row's.

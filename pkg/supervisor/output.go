@@ -8,6 +8,7 @@ package supervisor
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,7 +25,21 @@ const (
 	outputPatience = 20 * time.Millisecond
 	// outputBatch is how many messages of one row are read before the others'.
 	outputBatch = 64
+	// partTime is how long the beginning of a line waits for its end: many
+	// programs write one line with several calls. partsMost is how many
+	// beginnings wait at a time.
+	partTime  = 20 * time.Millisecond
+	partsMost = 64
 )
+
+// A part is the beginning of a line.
+type part struct {
+	from  *output
+	pid   int
+	own   bool
+	line  []byte
+	since time.Duration
+}
 
 // An output is the log of a row's children.
 type output struct {
@@ -153,9 +168,14 @@ func (s *Supervisor) dropOutput(u *unit) {
 func (s *Supervisor) readOutputs() {
 	o := &s.outputs
 	var events eventBuffer
-	buf := make([]byte, outputMax)
+	r := outputReader{s: s, buf: make([]byte, outputMax)}
+	defer r.flush(0)
 	for {
-		if err := o.poll.wait(&events, -1); err != nil {
+		wait := time.Duration(-1)
+		if len(r.parts) > 0 {
+			wait = partTime
+		}
+		if err := o.poll.wait(&events, wait); err != nil {
 			s.log.problem("cannot wait for the output of children", err)
 			time.Sleep(backoffMax)
 		}
@@ -167,7 +187,7 @@ func (s *Supervisor) readOutputs() {
 			if ev.token == tokenWake {
 				// The daemon stops; what has been written is still read.
 				for _, x := range o.all() {
-					s.readOutput(x, buf)
+					r.read(x)
 				}
 				return
 			}
@@ -175,9 +195,10 @@ func (s *Supervisor) readOutputs() {
 			x := o.open[uint32(ev.token)]
 			o.mu.Unlock()
 			if x != nil {
-				s.readOutput(x, buf)
+				r.read(x)
 			}
 		}
+		r.flush(partTime)
 	}
 }
 
@@ -191,23 +212,65 @@ func (o *outputs) all() []*output {
 	return list
 }
 
-// readOutput logs a batch of what the children of one row have written.
-func (s *Supervisor) readOutput(x *output, buf []byte) {
+// An outputReader puts lines together again. It is one goroutine's.
+type outputReader struct {
+	s     *Supervisor
+	buf   []byte
+	parts []part // the oldest first
+}
+
+// read logs a batch of what the children of one row have written.
+func (r *outputReader) read(x *output) {
 	for range outputBatch {
-		if !s.outputs.begin(x) {
+		if !r.s.outputs.begin(x) {
 			return
 		}
-		n, pid, cut, err := receiveOutput(x.receive, buf)
-		s.outputs.end(x)
+		n, pid, cut, err := receiveOutput(x.receive, r.buf)
+		r.s.outputs.end(x)
 		if err != nil {
 			return // nothing waits
 		}
-		own := s.isInstance(pid)
-		for line := range bytes.Lines(buf[:n]) {
-			if line = bytes.TrimRight(line, "\r\n"); len(line) > 0 {
-				s.log.output(x.unit, pid, own, line, cut)
+		r.message(x, pid, r.buf[:n], cut)
+	}
+}
+
+// message takes one write of a child.
+func (r *outputReader) message(x *output, pid int, text []byte, cut bool) {
+	var p part
+	if i := slices.IndexFunc(r.parts, func(p part) bool { return p.from == x && p.pid == pid }); i >= 0 {
+		p = r.parts[i]
+		r.parts = slices.Delete(r.parts, i, i+1)
+	} else {
+		p = part{from: x, pid: pid, own: r.s.isInstance(pid), since: r.s.now()}
+	}
+	for line := range bytes.Lines(text) {
+		whole := bytes.HasSuffix(line, []byte("\n"))
+		p.line = append(p.line, line...)
+		if !whole && !cut && len(p.line) < outputMax {
+			if len(r.parts) == partsMost {
+				r.log(r.parts[0], false)
+				r.parts = slices.Delete(r.parts, 0, 1)
 			}
+			r.parts = append(r.parts, p)
+			return
 		}
+		r.log(p, cut && !whole)
+		p.line, p.since = nil, r.s.now()
+	}
+}
+
+func (r *outputReader) log(p part, cut bool) {
+	if line := bytes.TrimRight(p.line, "\r\n"); len(line) > 0 {
+		r.s.log.output(p.from.unit, p.pid, p.own, line, cut)
+	}
+}
+
+// flush logs what has waited for its end for too long.
+func (r *outputReader) flush(most time.Duration) {
+	now := r.s.now()
+	for len(r.parts) > 0 && now-r.parts[0].since >= most {
+		r.log(r.parts[0], false)
+		r.parts = slices.Delete(r.parts, 0, 1)
 	}
 }
 

@@ -194,3 +194,19 @@ func TestOutputEndsWhileRead(t *testing.T) {
 		t.Error("it is still open")
 	}
 }
+
+// Many programs write a line with several calls. A beginning that stays one is
+// logged as it is.
+func TestOutputInPieces(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	s := serve(t, direct("pieces", port, logged(sh(`cat /nowhere/at/all; printf a >&2; printf 'b\nc' >&2; printf d >&2; read x; echo e >&2`))))
+	c := dial(t, port)
+	if l := s.logs.wait(t, "output"); l.attrs["line"] != "cat: /nowhere/at/all: No such file or directory" {
+		t.Errorf("the first line: %s", l.text)
+	}
+	s.logs.wait(t, "output", "line=ab")
+	s.logs.wait(t, "output", "line=cd")
+	c.send("x\n").rest()
+	s.logs.wait(t, "output", "line=e")
+}

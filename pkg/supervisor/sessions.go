@@ -45,6 +45,8 @@ type session struct {
 	key sessionKey
 	due atomic.Int32 // the signal that is to end it
 
+	idled atomic.Bool // it was ended for its idleness
+
 	// Under hub.mu:
 	socket  *listener.Session   // nil while it is being opened
 	waiting []listener.Datagram // what has come meanwhile
@@ -380,6 +382,7 @@ func (h *hub) watch() {
 			due = true
 		case x.asked == 0 && idle > 0 && now-x.active >= idle:
 			x.asked = now
+			x.idled.Store(true)
 			x.due.Store(int32(syscall.SIGTERM))
 			due = true
 		}

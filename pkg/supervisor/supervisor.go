@@ -53,10 +53,11 @@ type Supervisor struct {
 	log   *events
 	epoch time.Time // now() counts from here
 
-	loops   []*loop
-	live    atomic.Pointer[live] // what the running table means
-	units   map[string]*unit     // under applyMu: all units, also of removed rows with instances
-	applyMu sync.Mutex
+	loops    []*loop
+	live     atomic.Pointer[live] // what the running table means
+	units    map[string]*unit     // under applyMu: all units, also of removed rows with instances
+	applyMu  sync.Mutex
+	awaiting bool // under applyMu: addressesChanged comes for an address that is held
 
 	tokens  tokenMap // listener by epoll token
 	pending pendingTable

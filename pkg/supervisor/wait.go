@@ -34,13 +34,16 @@ const (
 	atOnce = time.Second
 	// unreadFree is how many servers may do their work within atOnce, one after
 	// the other, and leave the next request to the next one.
-	unreadFree    = 10
-	unreadRestMax = time.Second
-	failRestMin   = 50 * time.Millisecond
-	failRestMax   = time.Minute
-	// shareRest is for the first of several servers to take what has come,
-	// before the next is started for it.
-	shareRest = 5 * time.Millisecond
+	unreadFree  = 10
+	failRestMin = 50 * time.Millisecond
+	failRestMax = time.Minute
+	// Of several servers the next is started when the one before has taken what
+	// it was started for, which is looked for every shareLook, or after shareMost.
+	shareLook = 2 * time.Millisecond
+	shareMost = 100 * time.Millisecond
+	// streamRestMax is as long as a stream socket rests after servers that end
+	// well: its queue does not tell for sure that they have done nothing.
+	streamRestMax = time.Second
 )
 
 // taken reports whether nobody is to look at the socket now. The caller holds
@@ -67,18 +70,19 @@ func (w *worker) takeTurn(l *socket, r *row) {
 		w.s.endTurn(l.turn, 0, false)
 		return
 	}
-	if rest := w.startServer(l, u, r); rest > 0 {
+	head := l.Head()
+	if rest := w.startServer(l, u, r, head); rest > 0 {
 		w.s.endTurn(l.turn, rest, false)
 		return
 	}
 	if r.Limits.Instances > 1 {
-		w.s.restTurn(l.turn, shareRest)
+		w.s.shareTurn(l.turn, head)
 	}
 }
 
 // startServer starts a server on a listening socket. If it cannot, it says how
 // long to wait before the next try.
-func (w *worker) startServer(l *socket, u *unit, r *row) (rest time.Duration) {
+func (w *worker) startServer(l *socket, u *unit, r *row, head uint64) (rest time.Duration) {
 	now := w.s.now()
 	refuse := func(why refusal, rest time.Duration) time.Duration {
 		w.s.log.deferred(u, l.Endpoint, why)
@@ -96,7 +100,7 @@ func (w *worker) startServer(l *socket, u *unit, r *row) (rest time.Duration) {
 	}
 	in := &instance{unit: u, lease: lease, local: l.Endpoint, turn: l.turn, start: now}
 	in.peer.Network = l.Endpoint.Network
-	in.head = l.Head()
+	in.head = head
 	if !w.s.reaper.begin(in) { // the daemon stops
 		w.s.giveBack(u, &lease)
 		return failRestMax
@@ -107,11 +111,11 @@ func (w *worker) startServer(l *socket, u *unit, r *row) (rest time.Duration) {
 		w.s.reaper.abort()
 		w.s.reaper.ring()
 		w.s.giveBack(u, &lease)
-		w.s.log.startFailed(u, nil, err, slog.String("local", l.Endpoint.String()), slog.String("program", r.Exec.Path))
 		rest := l.turn.fail(failRestMax)
 		if d := w.cannotFork(err); d > 0 {
 			rest = d
 		}
+		w.s.log.startFailed(u, nil, err, slog.String("local", l.Endpoint.String()), slog.String("program", r.Exec.Path), slog.Duration("for", rest))
 		return rest
 	}
 	w.started(u, pid, in)
@@ -154,7 +158,11 @@ func (s *Supervisor) serverEnded(pid int, in *instance, e exit) {
 		rest = t.fail(failRestMax)
 		s.log.serverFailed(in, pid, rest, "its server ends at once")
 	case unread:
-		if rest = t.failAfter(unreadFree, unreadRestMax); rest > 0 {
+		most := streamRestMax
+		if l.Endpoint.Network.Dgram() {
+			most = failRestMax
+		}
+		if rest = t.failAfter(unreadFree, most); rest > 0 {
 			s.log.serverFailed(in, pid, rest, "its server ends at once and leaves what has come unread")
 		}
 	}
@@ -211,6 +219,34 @@ func (s *Supervisor) restTurn(t *turn, rest time.Duration) {
 			s.poll(l)
 		}
 	})
+}
+
+// shareTurn lets the server that was just started take what has come before
+// another is started for it. head is the queue before.
+func (s *Supervisor) shareTurn(t *turn, head uint64) {
+	u, _ := t.lock()
+	t.rests++
+	t.resting = t.rests
+	this := t.rests
+	u.mu.Unlock()
+	until := s.now() + shareMost
+	var look func()
+	look = func() {
+		u, l := t.lock()
+		defer u.mu.Unlock()
+		switch {
+		case t.resting != this:
+			return
+		case !l.gone && s.now() < until && l.Waiting() && l.Head() == head:
+			time.AfterFunc(shareLook, look)
+			return
+		}
+		t.resting = 0
+		if u.paused == 0 {
+			s.poll(l)
+		}
+	}
+	time.AfterFunc(shareLook, look)
 }
 
 // lock finds the unit that has the socket now, and locks its mu.

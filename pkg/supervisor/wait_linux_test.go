@@ -242,7 +242,7 @@ func TestWaitSharedSocket(t *testing.T) {
 		held = append(held, dial(t, port)) // each keeps a server busy until it says something
 	}
 	s.instances(3)
-	time.Sleep(5 * shareRest)
+	time.Sleep(2 * shareMost)
 	s.instances(3)
 	for _, c := range held {
 		told(t, c.send("x").half().rest(), "x")
@@ -309,4 +309,25 @@ func TestWaitServerOutlivesTheDaemon(t *testing.T) {
 	if pid := told(t, dial(t, port).send("b").half().rest(), "b"); pid != first {
 		t.Errorf("%d answers, want %d", pid, first)
 	}
+}
+
+// A row that comes back while a server of its former life has the address waits
+// for that one, and stands in nobody's way.
+func TestWaitRowComesBack(t *testing.T) {
+	testkit.Check(t)
+	port, other := testkit.FreePort(t), testkit.FreePort(t)
+	row := waitUDP("talk", port, receiver(200*time.Millisecond, 100))
+	s := serve(t, row)
+	a := askUDP(t, port)
+	first := a.send("1").answer("1")
+	s.reload(direct("other", other, cat()))
+	a.send("2").answer("2")
+	s.reload(row, direct("another", other, cat()))
+	s.logs.wait(t, "address is not free", "service=talk")
+	s.logs.wait(t, "end", "pid="+strconv.Itoa(first))
+	within(t, "the row listens again", func() bool { return s.logs.count("listen", "service=talk") == 2 })
+	if pid := a.send("3").answer("3"); pid == first {
+		t.Error("the former server answers")
+	}
+	s.instances(0)
 }

@@ -1,0 +1,131 @@
+package supervisor
+
+// Where endpoints come from: a socket that was passed, one that is opened, and
+// one that cannot be had for now and comes later, without a new table.
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+)
+
+// A waiting is an endpoint that cannot be opened for now; see later.
+type waiting struct {
+	service.Endpoint
+	err error
+}
+
+// listen opens the socket of an endpoint, or takes the one that was passed.
+func (s *Supervisor) listen(ep service.Endpoint, sv *service.Service) (*listener.Listener, error) {
+	for _, p := range s.passed {
+		if p.Endpoint == ep {
+			return listener.Adopt(p.FD, ep, sv)
+		}
+	}
+	l, err := listener.Open(ep, sv)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if pid := s.holder(ep); pid != 0 {
+			return nil, fmt.Errorf("%w: process %d", errHeld, pid)
+		}
+	}
+	return l, err
+}
+
+// errHeld: an address is taken by an instance that was started for it, by a row
+// that has left it since.
+var errHeld = errors.New("a server that was started earlier still has the address")
+
+// later reports whether an endpoint that cannot be opened now may be later,
+// without a new table.
+func later(err error) bool {
+	return errors.Is(err, listener.ErrNotUp) || errors.Is(err, listener.ErrLocked) || errors.Is(err, errHeld)
+}
+
+// holder finds an instance that has the socket of an endpoint, or of a peer that
+// has come to it.
+func (s *Supervisor) holder(ep service.Endpoint) (holder int) {
+	s.reaper.each(func(pid int, in *instance) {
+		if in.turn == nil && in.session == nil || in.local.Network != ep.Network {
+			return
+		}
+		if in.local == ep || ep.Network.IP() && in.local.Addr.Port() == ep.Addr.Port() {
+			holder = pid
+		}
+	})
+	return holder
+}
+
+// awaitHolders tries again for as long as an address is held.
+func (s *Supervisor) awaitHolders() {
+	for _, u := range s.units {
+		for _, w := range u.waiting {
+			if errors.Is(w.err, errHeld) && !s.awaiting {
+				s.awaiting = true
+				time.AfterFunc(heldEvery, func() {
+					s.applyMu.Lock()
+					s.awaiting = false
+					s.applyMu.Unlock()
+					s.addressesChanged()
+				})
+			}
+		}
+	}
+}
+
+// heldEvery is how often it is looked whether an address is still held.
+const heldEvery = 200 * time.Millisecond
+
+// addressesChanged tries the endpoints whose addresses were not up.
+func (s *Supervisor) addressesChanged() {
+	s.applyMu.Lock()
+	defer s.applyMu.Unlock()
+	if s.stopping.Load() {
+		return
+	}
+	for _, u := range s.units {
+		var still []waiting
+		for _, w := range u.waiting {
+			l, err := s.listen(w.Endpoint, u.row.Load().Service)
+			if err != nil {
+				if !later(err) {
+					s.log.notUp(u, w.Endpoint, err)
+				}
+				still = append(still, waiting{w.Endpoint, err})
+				continue
+			}
+			so := s.newSocket(l, u)
+			u.mu.Lock()
+			s.handOver(so, u.row.Load())
+			u.listeners = append(u.listeners, so)
+			s.tokens.replace(s.units)
+			if u.paused == 0 {
+				s.poll(so)
+			}
+			u.mu.Unlock()
+			s.log.listening(u, w.Endpoint, "")
+		}
+		u.waiting = still
+	}
+	s.awaitHolders()
+}
+
+// inUse says how to find out who has an address.
+func inUse(ep service.Endpoint, err error) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	option := "-ltnp"
+	switch n := ep.Network; {
+	case n.UDP():
+		option = "-lunp"
+	case n.Unix():
+		option = "-lxp"
+	case n.Vsock():
+		option = "-lp --vsock"
+	}
+	return fmt.Errorf("%w; `ss %s` shows who listens there", err, option)
+}
