@@ -12,6 +12,8 @@ import (
 func closeFd(int)       {}
 func readable(int) bool { return false }
 
+func cookieOf(int) (uint64, error) { return 0, errors.ErrUnsupported }
+
 func setBlocking(int, bool) error { return errors.ErrUnsupported }
 
 func (l *Listener) open(*service.Service) error { return errors.ErrUnsupported }
