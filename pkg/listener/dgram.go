@@ -9,7 +9,8 @@ package listener
 // though, it would take anybody's. Therefore all sockets of one address are a
 // group with SO_REUSEPORT, of which a program lets only the first receive what
 // is not for a connected one: the listening socket itself or, where that is
-// bound to no address, a guard that stands in for it at the one address.
+// bound to no address, a guard that stands in for it at the one address. They have
+// the option only while one comes to the group, so that no other daemon can.
 //
 // The first datagrams of a peer come to the listening socket, as nobody knows of
 // the peer before. They are put back into the session's socket by a raw socket,

@@ -37,11 +37,6 @@ func (l *Listener) Datagrams(poll func(fd int)) (_ *Datagrams, err error) {
 	if err := tell(l.fd, l.Endpoint.Network.V6(), 1); err != nil {
 		return nil, err
 	}
-	// Not before bind(2), which would have taken an address that another
-	// daemon of ours has.
-	if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-		return nil, os.NewSyscallError("setsockopt SO_REUSEPORT", err)
-	}
 	if l.Endpoint.Addr.Addr().IsUnspecified() {
 		return d, nil
 	}
@@ -50,7 +45,7 @@ func (l *Listener) Datagrams(poll func(fd int)) (_ *Datagrams, err error) {
 	// program. What came before that is received like anything else.
 	options := unset
 	options.BindToDevice = deviceOf(l.fd)
-	second, err := d.bind(l.Endpoint.Addr, options, true)
+	second, err := d.bind(l.Endpoint.Addr, options, true, l.fd)
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +54,10 @@ func (l *Listener) Datagrams(poll func(fd int)) (_ *Datagrams, err error) {
 		return nil, err
 	}
 	poll(second)
+	// It has done its part, and goes as a guard does without sessions.
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dismissLocked(&standIn{fd: second, sessions: 1}, l.Endpoint.Addr)
 	return d, nil
 }
 
@@ -90,10 +89,9 @@ func deviceOf(fd int) string {
 	return name
 }
 
-// bind makes a blocking socket of the group of an address. The caller holds mu
-// until the socket is what it shall be: others of the group are found by its
-// SO_REUSEPORT.
-func (d *Datagrams) bind(a netip.AddrPort, s service.Socket, receives bool) (_ int, err error) {
+// bind makes a blocking socket at an address of the sockets with, in the group of
+// the last of them.
+func (d *Datagrams) bind(a netip.AddrPort, s service.Socket, receives bool, with ...int) (_ int, err error) {
 	domain, network := unix.AF_INET, service.UDP4
 	if a.Addr().Is6() {
 		domain, network = unix.AF_INET6, service.UDP6
@@ -131,10 +129,31 @@ func (d *Datagrams) bind(a netip.AddrPort, s service.Socket, receives bool) (_ i
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Bind(fd, sa); err != nil {
-		return -1, os.NewSyscallError("bind", err)
+	if err := join(fd, sa, with); err != nil {
+		return -1, err
 	}
 	return fd, nil
+}
+
+// join binds a socket to an address that others have. They have SO_REUSEPORT
+// only meanwhile, unless their row says so: at any other time another process of
+// the same user, a second daemon for one, gets EADDRINUSE as it should. Without
+// the option they stay in the group that they are in.
+func join(fd int, sa unix.Sockaddr, with []int) error {
+	for _, w := range with {
+		on, err := unix.GetsockoptInt(w, unix.SOL_SOCKET, unix.SO_REUSEPORT)
+		if err != nil {
+			return os.NewSyscallError("getsockopt SO_REUSEPORT", err)
+		}
+		if on != 0 {
+			continue
+		}
+		if err := unix.SetsockoptInt(w, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return os.NewSyscallError("setsockopt SO_REUSEPORT", err)
+		}
+		defer unix.SetsockoptInt(w, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
+	}
+	return os.NewSyscallError("bind", unix.Bind(fd, sa))
 }
 
 // sockaddr is sockaddr with the zones of zoned, which are numbers but for the
@@ -190,11 +209,14 @@ func (d *Datagrams) guardLocked(local netip.AddrPort, s service.Socket) (*standI
 		g.sessions++
 		return g, nil
 	}
-	fd, err := d.bind(local, s, true)
+	fd, err := d.bind(local, s, true, d.l.fd)
 	if err != nil {
 		return nil, err
 	}
-	if err := firstReceives(fd); err != nil {
+	if err = firstReceives(fd); err == nil {
+		err = leaveGroup(fd) // it stays the first of its own, see join
+	}
+	if err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
@@ -282,7 +304,7 @@ func (d *Datagrams) drain(b *kernel.Batch, l late, f func(Datagram)) (dropped in
 // ownLocked are the sockets that Close is to close, each once: a late guard is
 // received from until Sweep, too.
 func (d *Datagrams) ownLocked() []int {
-	own := slices.Clone(d.fds[1:]) // guards, also late ones, and the second member
+	own := slices.Clone(d.fds[1:]) // guards, also late ones
 	for _, l := range d.late {
 		if l.peer.IsValid() {
 			own = append(own, l.fd)
@@ -309,6 +331,5 @@ func (d *Datagrams) Close() {
 	if d.l.hold() {
 		defer d.l.release()
 		tell(d.l.fd, d.l.Endpoint.Network.V6(), 0)
-		unix.SetsockoptInt(d.l.fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
 	}
 }

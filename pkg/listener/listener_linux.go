@@ -36,7 +36,7 @@ func readable(fd int) bool {
 
 func (l *Listener) open(sv *service.Service) (err error) {
 	ep := l.Endpoint
-	s := options(ep.Network, sv)
+	s := sv.Socket
 	if l.fd, err = newSocket(ep.Network, sv.Wait); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func isUp(a netip.Addr, device string) bool {
 // change takes a socket from one row to another, or leaves it as it was.
 func (l *Listener) change(old, sv *service.Service) error {
 	network := l.Endpoint.Network
-	was, s := options(network, old), options(network, sv)
+	was, s := old.Socket, sv.Socket
 	if err := tune(l.fd, l.Endpoint, was, s); err != nil {
 		// What stood before the option that failed is set back.
 		tune(l.fd, l.Endpoint, s, was)

@@ -16,15 +16,6 @@ import (
 // unset is the options of a socket as the kernel makes it.
 var unset = service.Socket{TOS: -1, UID: -1, GID: -1}
 
-// options are those of a row for one of its sockets. A datagram row with an
-// instance for each peer has a socket for each of them, too, at the same address
-// (SO_REUSEPORT).
-func options(network service.Network, sv *service.Service) service.Socket {
-	s := sv.Socket
-	s.ReusePort = s.ReusePort || network.UDP() && sv.Exec != nil && !sv.Wait
-	return s
-}
-
 // setup sets what must stand before bind(2), then all the rest.
 func setup(fd int, ep service.Endpoint, s service.Socket) error {
 	v6, ip := ep.Network.V6(), ep.Network.IP()

@@ -34,14 +34,17 @@ func (d *Datagrams) Open(g Datagram, s service.Socket, b *kernel.Batch) (*Sessio
 func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Session, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	if d.closed || !d.l.hold() {
 		return nil, ErrClosed
 	}
+	defer d.l.release()
+	with := []int{d.l.fd}
 	x := &Session{Peer: g.Peer, Local: g.Local, fd: -1}
 	if d.l.Endpoint.Addr.Addr().IsUnspecified() {
 		if x.guard, err = d.guardLocked(g.Local, s); err != nil {
 			return nil, err
 		}
+		with = append(with, x.guard.fd)
 	}
 	defer func() {
 		if err != nil {
@@ -49,7 +52,7 @@ func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Sess
 			d.dismissLocked(x.guard, x.Local)
 		}
 	}()
-	if x.fd, err = d.bind(g.Local, s, false); err != nil {
+	if x.fd, err = d.bind(g.Local, s, false, with...); err != nil {
 		return nil, err
 	}
 	x.Read() // from here on the kernel notes it

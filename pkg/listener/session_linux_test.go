@@ -6,6 +6,7 @@ package listener
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,6 +19,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+	"github.com/tcpmuxd/tcpmuxd/pkg/testkit"
 )
 
 // dgramNetwork has the test run in a process of its own in an empty network
@@ -170,5 +174,78 @@ func TestPutBackInFragments(t *testing.T) {
 			}
 			wantRead(t, s, string(g.Data))
 		}
+	}
+}
+
+// Whatever sessions there are, nobody else gets the port of a row that does not
+// share it: not another daemon of the same table, and nobody who asks to share.
+func TestPortIsOurs(t *testing.T) {
+	for _, test := range []struct {
+		listen, to string
+		shared     bool
+	}{
+		{"127.0.0.1", "127.0.0.1", false}, {"0.0.0.0", "127.6.5.4", false}, {"::1", "::1", false}, {"::", "::1", false},
+		{"127.0.0.1", "127.0.0.1", true}, {"0.0.0.0", "127.6.5.4", true},
+	} {
+		t.Run(fmt.Sprint(test), func(t *testing.T) {
+			testkit.Check(t)
+			ep := endpoint(netip.MustParseAddr(test.listen), testkit.FreePort(t))
+			ep.Network = map[bool]service.Network{true: service.UDP4, false: service.UDP6}[ep.Addr.Addr().Is4()]
+			sv := row(plain())
+			sv.Exec, sv.Socket.ReusePort = &service.Exec{}, test.shared
+			l := openRow(t, ep, sv)
+			to := netip.AddrPortFrom(netip.MustParseAddr(test.to), ep.Addr.Port())
+			rivals := func(when string) {
+				t.Helper()
+				for _, option := range []int{0, unix.SO_REUSEADDR, unix.SO_REUSEPORT} {
+					for _, a := range []netip.AddrPort{ep.Addr, to} {
+						fd, err := newSocket(ep.Network, false)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if option != 0 {
+							unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1)
+						}
+						if err := unix.Bind(fd, address(t, service.Endpoint{Network: ep.Network, Addr: a})); (err != unix.EADDRINUSE) != (test.shared && option == unix.SO_REUSEPORT) {
+							t.Errorf("%s, with option %d, %v: %v", when, option, a, err)
+						}
+						unix.Close(fd)
+					}
+				}
+				if second, err := Open(ep, sv); (err == nil) != test.shared {
+					t.Errorf("%s, a second daemon: %v", when, err)
+				} else if err == nil {
+					second.Close()
+				} else if !errors.Is(err, unix.EADDRINUSE) {
+					t.Errorf("%s, a second daemon: %v", when, err)
+				}
+			}
+			rivals("before anything came")
+			d, err := l.Datagrams(func(int) {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer d.Close()
+			if !test.shared { // sessions share with nobody, nor does what they need
+				rivals("without sessions")
+			}
+			for range 3 {
+				c := client(t, "", to)
+				c.Write([]byte("hello"))
+				g, b := d.receive(t)
+				s := openSession(t, d, g)
+				if err := d.PutBack(g); err != nil {
+					t.Fatal(err)
+				}
+				wantRead(t, s, "hello")
+				if !test.shared {
+					rivals("with sessions")
+				}
+				defer d.End(s, false, b, func(Datagram) {})
+			}
+			if n, err := unix.GetsockoptInt(l.Fd(), unix.SOL_SOCKET, unix.SO_REUSEPORT); err != nil || n == 1 != test.shared {
+				t.Errorf("SO_REUSEPORT is %d, %v", n, err)
+			}
+		})
 	}
 }
