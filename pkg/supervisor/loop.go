@@ -156,7 +156,7 @@ func (w *worker) accept(l *socket) {
 	u := l.unit
 	switch r := u.row.Load(); {
 	case r.Wait:
-		w.takeTurn(l, r)
+		w.takeTurn(l)
 		return
 	case l.Endpoint.Network.Dgram() && r.Builtin != service.BuiltinNone:
 		w.answerAll(l, r)

@@ -30,6 +30,7 @@ var helpers = map[string]func(args []string){
 	"options":  helperOptions,
 	"receiver": helperReceiver,
 	"stopper":  helperStopper,
+	"stray":    helperStray,
 }
 
 var helpersUsed = map[string]bool{}

@@ -24,6 +24,9 @@ import (
 // refusedUnread: a server has ended and has read nothing of what has come.
 const refusedUnread refusal = "unread"
 
+// refusedStray: a server has parted its socket from its peer.
+const refusedStray refusal = "stray"
+
 // A hub is the sessions of one socket. Like its turn it outlives the socket
 // struct when a row gets another name.
 type hub struct {
@@ -63,19 +66,28 @@ const (
 	// waitingMost is how many datagrams of a peer wait for its child to be made.
 	waitingMost = 64
 	idleKill    = 5 * time.Second
-	watchLeast  = 20 * time.Millisecond
-	watchMost   = 15 * time.Second
+	// strayTime is for datagrams that were under way when their session began.
+	strayTime  = 500 * time.Millisecond
+	watchLeast = 20 * time.Millisecond
+	watchMost  = 15 * time.Second
 )
 
 // spareBatches are for datagrams that are moved on at once.
 var spareBatches = sync.Pool{New: func() any { return kernel.NewBatch(4, datagramMost) }}
 
-// hub is the sessions of a socket, made at its first datagram.
+// hub is the sessions of a socket, made at its first datagram. It is nil if the
+// socket has none, because a reload has just changed that.
 func (s *Supervisor) hub(l *socket) (*hub, error) {
 	l.unit.mu.Lock()
 	defer l.unit.mu.Unlock()
-	if h := l.turn.hub.Load(); h != nil || l.gone {
+	if l.gone || l.turn.owner.Load() != l {
+		return nil, nil
+	}
+	if h := l.turn.hub.Load(); h != nil {
 		return h, nil
+	}
+	if r := l.unit.row.Load(); r.Wait || r.Exec == nil {
+		return nil, nil // since a moment; nobody would receive from the guards
 	}
 	h := &hub{s: s, turn: l.turn, peers: map[sessionKey]*session{}}
 	d, err := l.Datagrams(func(fd int) {
@@ -176,8 +188,14 @@ func (w *worker) datagram(h *hub, l *socket, r *row, g listener.Datagram) {
 		return
 	}
 	if x != nil {
+		since := w.s.now() - x.in.start
 		h.mu.Unlock()
-		h.putBack(g) // it was under way when its session was opened
+		if since < strayTime {
+			h.putBack(g) // it was under way when its session was opened
+			return
+		}
+		// It would come again and again.
+		w.s.log.refused(l.unit, x.in.peer, refusedStray, slog.String("local", x.in.local.String()))
 		return
 	}
 	x = &session{hub: h, key: key}

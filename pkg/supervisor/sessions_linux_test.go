@@ -263,3 +263,45 @@ func TestSessionReload(t *testing.T) {
 	}
 	s.instances(0)
 }
+
+// helperStray reads one datagram and turns to somebody else.
+func helperStray([]string) {
+	unix.Read(0, make([]byte, 100))
+	unix.Connect(0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 9})
+	time.Sleep(bound)
+}
+
+// What comes from a peer whose server has given up the connection to it does not
+// go round and round.
+func TestSessionStrays(t *testing.T) {
+	if !alone(t, nil) {
+		return
+	}
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	s := serve(t, with(sessionRow("stray", "127.0.0.1", port, helper("stray")), func(sv *service.Service) { sv.OnStop = service.StopKill }))
+	a := askUDP(t, port).send("hello")
+	within(t, "a lost datagram", func() bool {
+		a.send("are you there?")
+		return s.logs.count("refuse", "reason=stray", "peer="+a.LocalAddr().String()) > 0
+	})
+	if share := idleCPU(t, time.Second); share > 0.05 {
+		t.Errorf("%.1f %% of a processor", 100*share)
+	}
+}
+
+// A worker that comes too late makes no sessions of a socket.
+func TestNoSessionsAfterReload(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	s := serve(t, sessionRow("row", "127.0.0.1", port, receiver(bound, 1)))
+	old := s.unit("row").listeners[0]
+	s.reload(onUDP(internal(service.BuiltinEcho, port), "127.0.0.1", port))
+	if h, err := s.hub(old); h != nil || err != nil {
+		t.Errorf("the row of before still has sessions: %v", err)
+	}
+	l := s.unit("echo-udp").listeners[0]
+	if h, err := s.hub(l); h != nil || err != nil {
+		t.Errorf("a built-in has sessions: %v", err)
+	}
+}

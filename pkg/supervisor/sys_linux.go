@@ -31,6 +31,7 @@ func (p poller) close() { unix.Close(p.fd) }
 // addListener watches a listening socket: level-triggered, and exclusive, so
 // that a connection wakes one idle loop and not all of them.
 func (p poller) addListener(fd int, token uint64) error {
+	p.remove(fd) // it may be there by the token that it had in another row
 	return p.add(fd, token, unix.EPOLLIN|unix.EPOLLEXCLUSIVE)
 }
 

@@ -56,12 +56,13 @@ func (l *socket) taken(r *row) bool {
 }
 
 // takeTurn starts a server for a socket that has something to read.
-func (w *worker) takeTurn(l *socket, r *row) {
+func (w *worker) takeTurn(l *socket) {
 	u := l.unit
 	u.mu.Lock()
-	if l.gone || l.taken(r) {
+	r := u.row.Load()
+	if !r.Wait || l.gone || l.turn.owner.Load() != l || l.taken(r) {
 		u.mu.Unlock()
-		return // another worker was faster
+		return // another worker, or a reload, was faster
 	}
 	l.turn.running++
 	w.s.unpoll(l)
