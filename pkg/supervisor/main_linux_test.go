@@ -31,6 +31,7 @@ var helpers = map[string]func(args []string){
 	"receiver": helperReceiver,
 	"stopper":  helperStopper,
 	"stray":    helperStray,
+	"vandal":   helperVandal,
 }
 
 var helpersUsed = map[string]bool{}

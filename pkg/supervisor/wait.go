@@ -187,8 +187,14 @@ func (s *Supervisor) endTurn(t *turn, rest time.Duration, well bool) {
 	if well {
 		t.failed = 0
 	}
-	if r := u.row.Load(); !r.Wait && !l.gone {
+	switch r := u.row.Load(); {
+	case l.gone:
+	case !r.Wait:
 		s.handOver(l, r) // a reload has changed the row meanwhile
+	case t.running == 0:
+		if err := l.Restore(r.Socket); err != nil {
+			s.log.problem("cannot make a socket what it was before its server", err)
+		}
 	}
 	if rest == 0 {
 		t.resting = 0

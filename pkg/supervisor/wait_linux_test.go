@@ -331,3 +331,37 @@ func TestWaitRowComesBack(t *testing.T) {
 	}
 	s.instances(0)
 }
+
+// helperVandal does to its socket what is also done to that of the servers after
+// it, and ends.
+func helperVandal(args []string) {
+	unix.SetNonblock(0, true)
+	switch args[0] {
+	case "tcp":
+		fd, _, _ := unix.Accept(0)
+		unix.Write(fd, []byte("done"))
+		unix.Shutdown(0, unix.SHUT_RDWR)
+	case "udp":
+		b := make([]byte, 100)
+		_, from, _ := unix.Recvfrom(0, b, 0)
+		unix.Connect(0, from)
+		unix.Write(0, []byte("done"))
+	}
+}
+
+// What a server leaves the socket like is not what the next one gets.
+func TestWaitSocketIsRestored(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	s := serve(t, waitUDP("udp", port, helper("vandal", "udp")), waitStream("tcp", port, helper("vandal", "tcp")))
+	for range 3 {
+		a := askUDP(t, port).send("hello")
+		b := make([]byte, 100)
+		if n, err := a.Read(b); err != nil || string(b[:n]) != "done" {
+			t.Fatalf("datagrams: %q, %v", b[:n], err)
+		}
+		dial(t, port).ends("done")
+		s.instances(0)
+		within(t, "the sockets' return", func() bool { return blocks(s.unit("udp").listeners[0].Fd()) && blocks(s.unit("tcp").listeners[0].Fd()) })
+	}
+}
