@@ -109,6 +109,7 @@ func Adopt(fd int, ep service.Endpoint, sv *service.Service) (*Listener, error) 
 	if err != nil {
 		return nil, fmt.Errorf("taking the passed socket %s %s: %w", ep.Network, ep, err)
 	}
+	l.takeRights(sv)
 	return l, nil
 }
 
@@ -144,6 +145,7 @@ func (l *Listener) Retune(old, sv *service.Service) error {
 		return fmt.Errorf("changing the options of %s %s: %w", l.Endpoint.Network, l.Endpoint, err)
 	}
 	l.heed(sv)
+	l.takeRights(sv)
 	return nil
 }
 

@@ -53,6 +53,7 @@ func (l *Listener) open(sv *service.Service) (err error) {
 	if err := l.guard.judge(l.fd, ep.Network, sv); err != nil {
 		return err
 	}
+	l.takeRights(sv)
 	if ep.Network.Unix() {
 		err = l.bindPath(s)
 	} else {
@@ -62,6 +63,20 @@ func (l *Listener) open(sv *service.Service) (err error) {
 		return err
 	}
 	return os.NewSyscallError("listen", unix.Listen(l.fd, backlog(s)))
+}
+
+// takeRights says whether peers of a unix socket may send descriptors. Those of a
+// program may; the daemon has no use for them, and would stand in close(2) for as
+// long as a peer has set SO_LINGER on them. Before Linux 6.16 all may.
+func (l *Listener) takeRights(sv *service.Service) {
+	if !l.Endpoint.Network.Unix() {
+		return
+	}
+	on := 0
+	if sv.Exec != nil {
+		on = 1
+	}
+	unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, on)
 }
 
 // newSocket makes a socket without any options.

@@ -37,3 +37,5 @@ func (l *Listener) local(int) service.Endpoint { return l.Endpoint }
 func (l *Listener) unlisten() {}
 
 func (l *Listener) unlink() {}
+
+func (l *Listener) takeRights(*service.Service) {}

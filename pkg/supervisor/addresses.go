@@ -86,6 +86,7 @@ func (s *Supervisor) addressesChanged() {
 	if s.stopping.Load() {
 		return
 	}
+	var fresh []*socket
 	for _, u := range s.units {
 		var still []waiting
 		for _, w := range u.waiting {
@@ -101,14 +102,19 @@ func (s *Supervisor) addressesChanged() {
 			u.mu.Lock()
 			s.handOver(so, u.row.Load())
 			u.listeners = append(u.listeners, so)
-			s.tokens.replace(s.units)
-			if u.paused == 0 {
-				s.poll(so)
-			}
 			u.mu.Unlock()
+			fresh = append(fresh, so)
 			s.log.listening(u, w.Endpoint, "")
 		}
 		u.waiting = still
+	}
+	s.tokens.replace(s.units)
+	for _, so := range fresh {
+		so.unit.mu.Lock()
+		if so.unit.paused == 0 {
+			s.poll(so)
+		}
+		so.unit.mu.Unlock()
 	}
 	s.awaitHolders()
 }

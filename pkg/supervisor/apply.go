@@ -246,6 +246,7 @@ func (c *change) close(l *socket) {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		so := c.s.newSocket(again, u)
+		c.s.handOver(so, u.row.Load())
 		u.listeners[slices.Index(u.listeners, l)] = so
 		c.s.tokens.replace(c.s.units)
 		if u.paused == 0 {

@@ -154,7 +154,7 @@ func (w *worker) dismiss(c connection, line string) {
 		w.s.returnPlace(c.listener.unit)
 	}
 	if c.mux == nil {
-		closeFd(c.fd)
+		w.s.closeApart(c)
 		return
 	}
 	w.s.reply(w.loop, c, []byte(line))

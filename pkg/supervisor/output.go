@@ -8,6 +8,7 @@ package supervisor
 
 import (
 	"bytes"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -297,16 +298,13 @@ func (o *outputs) end(x *output) {
 // isInstance reports whether a process is an instance, or was one just now, and
 // not a child of one.
 func (s *Supervisor) isInstance(pid int) bool {
-	for range 5 {
-		if s.outputs.ended.has(pid) {
-			return true
-		}
-		known, starting := s.reaper.knows(pid)
-		if known || !starting {
-			return known
-		}
-		// It may be the child of a start whose record comes in a moment.
-		time.Sleep(time.Millisecond)
+	if s.outputs.ended.has(pid) {
+		return true
 	}
-	return false
+	known, starting := s.reaper.knows(pid)
+	if known || !starting {
+		return known
+	}
+	// It may be the child of a start whose record comes in a moment.
+	return parentOf(pid) == os.Getpid()
 }

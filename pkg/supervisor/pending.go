@@ -246,6 +246,28 @@ func (s *Supervisor) evicted(c connection) {
 	c.end()
 }
 
+// closeApart closes a connection that gets nothing. On a unix socket a peer may
+// have sent descriptors that nobody has taken, and close(2) then waits for as long
+// as he has set SO_LINGER on one of them: no worker does.
+func (s *Supervisor) closeApart(c connection) {
+	if !c.peer.Network.Unix() {
+		closeFd(c.fd)
+		return
+	}
+	if s.closing.Add(1) > closingMost {
+		defer s.closing.Add(-1)
+		closeFd(c.fd)
+		return
+	}
+	go func() {
+		defer s.closing.Add(-1)
+		closeFd(c.fd)
+	}()
+}
+
+// closingMost bounds the threads that may stand in such a close.
+const closingMost = 8
+
 // end closes a connection that was pending. A reply that stays incomplete is
 // ended by a reset: a list that just stops would look like a shorter one.
 func (c connection) end() {

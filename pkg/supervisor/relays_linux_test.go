@@ -122,9 +122,13 @@ func TestStreamBuiltins(t *testing.T) {
 func TestShortAnswersArrive(t *testing.T) {
 	testkit.Check(t)
 	port := testkit.FreePort(t)
-	s := serve(t, internal(service.BuiltinTime, port))
-	for range 50 {
-		c := dial(t, port).send(strings.Repeat("x", 1000))
+	s := prepare(t, table(internal(service.BuiltinTime, port)))
+	var clients []*client
+	for range 50 { // what they have sent is there before they are accepted
+		clients = append(clients, dial(t, port).send(strings.Repeat("x", 1000)))
+	}
+	s.run()
+	for _, c := range clients {
 		if got := c.rest(); len(got) != 4 {
 			t.Fatalf("time is %x", got)
 		}

@@ -274,12 +274,13 @@ func helperStray([]string) {
 // What comes from a peer whose server has given up the connection to it does not
 // go round and round.
 func TestSessionStrays(t *testing.T) {
+	server := helper("stray")
 	if !alone(t, nil) {
 		return
 	}
 	testkit.Check(t)
 	port := testkit.FreePort(t)
-	s := serve(t, with(sessionRow("stray", "127.0.0.1", port, helper("stray")), func(sv *service.Service) { sv.OnStop = service.StopKill }))
+	s := serve(t, with(sessionRow("stray", "127.0.0.1", port, server), func(sv *service.Service) { sv.OnStop = service.StopKill }))
 	a := askUDP(t, port).send("hello")
 	within(t, "a lost datagram", func() bool {
 		a.send("are you there?")

@@ -68,6 +68,7 @@ type Supervisor struct {
 	forking backoff      // after clone failed for want of memory or processes
 	short   atomic.Int64 // when the last accept failed for want of descriptors
 	sparing atomic.Int64 // until when Spare needs them: no accept
+	closing atomic.Int32 // closes under way, see closeApart
 	queued  atomic.Int32 // rows whose peers wait in the kernel's queue for an instance to end
 	reserve reserve      // descriptors that are kept back
 	outputs outputs      // what children write to the log

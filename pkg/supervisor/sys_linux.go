@@ -230,6 +230,20 @@ func beforeProgram(pid int) byte {
 	return f[0][0]
 }
 
+// parentOf is the parent of a process, 0 if that cannot be told.
+func parentOf(pid int) int {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(f) < 2 {
+		return 0
+	}
+	parent, _ := strconv.Atoi(string(f[1]))
+	return parent
+}
+
 // stopped returns 'T' for a child that a signal has stopped, else 0.
 func stopped(pid int) byte {
 	var info unix.Siginfo

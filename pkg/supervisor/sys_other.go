@@ -60,5 +60,6 @@ func awaitChild() bool { return false }
 func awaitable() bool  { return false }
 
 func beforeProgram(int) byte { return 0 }
+func parentOf(int) int       { return 0 }
 
 func watchAddresses(func()) (io.Closer, error) { return nil, errors.ErrUnsupported }
