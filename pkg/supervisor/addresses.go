@@ -27,12 +27,13 @@ func (s *Supervisor) listen(ep service.Endpoint, sv *service.Service) (*listener
 		}
 	}
 	l, err := listener.Open(ep, sv)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		if pid := s.holder(ep); pid != 0 {
-			return nil, fmt.Errorf("%w: process %d", errHeld, pid)
-		}
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return l, err
 	}
-	return l, err
+	if pid := s.holder(ep); pid != 0 {
+		return nil, fmt.Errorf("%w: process %d", errHeld, pid)
+	}
+	return listener.Open(ep, sv) // it may have ended just now
 }
 
 // errHeld: an address is taken by an instance that was started for it, by a row
@@ -91,6 +92,9 @@ func (s *Supervisor) addressesChanged() {
 		var still []waiting
 		for _, w := range u.waiting {
 			l, err := s.listen(w.Endpoint, u.row.Load().Service)
+			if errors.Is(w.err, errHeld) && errors.Is(err, syscall.EADDRINUSE) {
+				err = w.err // what is left of it goes in a moment
+			}
 			if err != nil {
 				if !later(err) {
 					s.log.notUp(u, w.Endpoint, err)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"syscall"
 	"time"
@@ -43,6 +44,7 @@ type change struct {
 	table   *service.Table
 	had     map[socketKey]*socket // of the running table
 	want    map[socketKey]bool
+	near    map[service.Endpoint][]socketKey // of had and not of want, by near
 	rows    map[string]*row
 	units   map[string]*unit     // of rows that the running table does not have
 	sockets map[string][]*socket // by row, as they shall be
@@ -61,7 +63,7 @@ func (s *Supervisor) Apply(t *service.Table) (err error) {
 	}
 	c := &change{
 		s: s, table: t,
-		had: map[socketKey]*socket{}, want: map[socketKey]bool{},
+		had: map[socketKey]*socket{}, want: map[socketKey]bool{}, near: map[service.Endpoint][]socketKey{},
 		rows: map[string]*row{}, units: map[string]*unit{}, sockets: map[string][]*socket{}, down: map[string][]waiting{},
 	}
 	s.Spare(func() {
@@ -69,6 +71,7 @@ func (s *Supervisor) Apply(t *service.Table) (err error) {
 			for _, f := range slices.Backward(c.undo) {
 				f()
 			}
+			s.awaitHolders()
 		}
 	})
 	if err == nil {
@@ -91,6 +94,11 @@ func (c *change) prepare() error {
 	for _, sv := range c.table.Services {
 		for _, ep := range sv.Listen {
 			c.want[keyOf(sv, ep)] = true
+		}
+	}
+	for k := range c.had {
+		if !c.want[k] {
+			c.near[near(k.Endpoint)] = append(c.near[near(k.Endpoint)], k)
 		}
 	}
 	var last []func()
@@ -161,13 +169,21 @@ func (s *Supervisor) compile(sv *service.Service) (*row, error) {
 // inTheWay finds the running sockets that will be gone, and without whose end a
 // new one cannot be bound.
 func (c *change) inTheWay(k socketKey) (list []*socket) {
-	for had, l := range c.had {
-		if had.Network == k.Network && !c.want[had] && (had.Endpoint == k.Endpoint || had.Network.IP()) &&
-			had.Addr.Port() == k.Addr.Port() && (had.Addr == k.Addr || had.Addr.Addr().IsUnspecified() || k.Addr.Addr().IsUnspecified()) {
-			list = append(list, l)
+	for _, had := range c.near[near(k.Endpoint)] {
+		if had.Addr == k.Addr || had.Addr.Addr().IsUnspecified() || k.Addr.Addr().IsUnspecified() {
+			list = append(list, c.had[had])
 		}
 	}
 	return list
+}
+
+// near is what two endpoints have in common that may be in each other's way: the
+// port, or all.
+func near(ep service.Endpoint) service.Endpoint {
+	if ep.Network.IP() {
+		return service.Endpoint{Network: ep.Network, Addr: netip.AddrPortFrom(netip.Addr{}, ep.Addr.Port())}
+	}
+	return ep
 }
 
 // keep takes a running socket over into the new table.
@@ -233,9 +249,7 @@ func (c *change) close(l *socket) {
 		return // for another address of the new table
 	}
 	c.s.unpoll(l)
-	l.Close()
-	l.closeHub()
-	l.gone = true
+	l.giveUp()
 	c.undo = append(c.undo, func() {
 		again, err := c.s.listen(l.Endpoint, sv)
 		if err != nil {
@@ -259,6 +273,10 @@ func (c *change) close(l *socket) {
 func (c *change) commit() {
 	s := c.s
 	ended := map[*unit]service.OnReload{}
+	moved := map[*listener.Listener]*socket{}
+	for _, l := range c.fresh {
+		moved[l.Listener] = l
+	}
 	for id, u := range s.units {
 		switch old := u.row.Load(); {
 		case c.rows[id] == nil:
@@ -270,7 +288,7 @@ func (c *change) commit() {
 		case c.rows[id] != old && old.Builtin != service.BuiltinTCPMUX && !old.Equal(c.rows[id].Service):
 			ended[u] = old.OnReload
 		}
-		s.closeListeners(u, c.sockets[id], c.fresh...)
+		s.closeListeners(u, c.sockets[id], moved)
 	}
 	maps.Copy(s.units, c.units)
 	for id, r := range c.rows {
@@ -383,7 +401,7 @@ func (s *Supervisor) handOver(l *socket, r *row) {
 
 // closeListeners ends all sockets of a unit but those to keep, and those that
 // another row has taken over.
-func (s *Supervisor) closeListeners(u *unit, keep []*socket, moved ...*socket) {
+func (s *Supervisor) closeListeners(u *unit, keep []*socket, moved map[*listener.Listener]*socket) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, l := range u.listeners {
@@ -391,22 +409,28 @@ func (s *Supervisor) closeListeners(u *unit, keep []*socket, moved ...*socket) {
 			continue
 		}
 		s.unpoll(l)
-		to := slices.IndexFunc(moved, func(m *socket) bool { return m.Listener == l.Listener })
-		switch {
-		case to >= 0:
-			l.turn.owner.Store(moved[to])
+		if to := moved[l.Listener]; to != nil {
+			l.turn.owner.Store(to)
 			continue
-		case l.gone:
-		case l.turn.running > 0:
-			l.Abandon() // a server still has it
-		default:
-			l.Close()
 		}
-		l.closeHub()
-		l.gone = true
+		if !l.gone {
+			l.giveUp()
+		}
 		s.log.closed(u, l.Endpoint)
 	}
 	u.listeners = keep
+}
+
+// giveUp closes a socket for the daemon, and for nobody else who has it. The caller
+// holds the unit's mu.
+func (l *socket) giveUp() {
+	if l.turn.running > 0 {
+		l.Abandon() // a server still has it
+	} else {
+		l.Close()
+	}
+	l.closeHub()
+	l.gone = true
 }
 
 // endInstances ends what runs of a row that a reload has changed or removed.

@@ -270,7 +270,7 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 	}
 	table := s.live.Load().table
 	for _, u := range s.units {
-		s.closeListeners(u, nil)
+		s.closeListeners(u, nil, nil)
 	}
 	s.live.Store(&live{table: table})
 	s.refusePending(nil)

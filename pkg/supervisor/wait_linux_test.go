@@ -365,3 +365,27 @@ func TestWaitSocketIsRestored(t *testing.T) {
 		within(t, "the sockets' return", func() bool { return blocks(s.unit("udp").listeners[0].Fd()) && blocks(s.unit("tcp").listeners[0].Fd()) })
 	}
 }
+
+// A row that moves to another address of its port does not take the socket from
+// the server that has it.
+func TestWaitRowMoves(t *testing.T) {
+	testkit.Check(t)
+	port := testkit.FreePort(t)
+	narrow := waitUDP("talk", port, receiver(200*time.Millisecond, 100))
+	wide := with(narrow, func(sv *service.Service) {
+		sv.Listen = []service.Endpoint{{Network: service.UDP4, Addr: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port))}}
+	})
+	s := serve(t, wide)
+	a := askUDP(t, port)
+	first := a.send("1").answer("1")
+	s.reload(narrow)
+	s.logs.wait(t, "address is not free", "service=talk")
+	if pid := a.send("2").answer("2"); pid != first {
+		t.Error("another server answers")
+	}
+	within(t, "the row listens again", func() bool { return s.logs.count("listen", "service=talk") == 2 })
+	if pid := a.send("3").answer("3"); pid == first {
+		t.Error("the former server answers")
+	}
+	s.instances(0)
+}
