@@ -10,13 +10,17 @@
 //	relays.go     or to the daemon itself; answers.go for datagrams
 //	reap.go       the end: one place that waits for children
 //
-// Beside it stand pending.go, where a negotiation waits, and watch.go, which
-// looks after children that do not reach their program.
+// Two kinds of rows have no connections to accept: wait.go hands out listening
+// sockets, sessions.go makes a socket for each peer of a datagram socket.
+//
+// Beside it stand pending.go, where a negotiation waits, watch.go, which looks
+// after children that do not reach their program, and output.go, which logs what
+// children write.
 //
 // The table itself comes from outside, checked; apply.go makes a new one the
-// running one. Nothing here reads a configuration, a user or a file. A running
-// child costs one record, a pending negotiation a descriptor and a record:
-// neither has a goroutine.
+// running one, and addresses.go opens what it listens on. Nothing here reads a
+// configuration or a user. A running child costs one record, that of a session a
+// descriptor besides, as does a pending negotiation: none has a goroutine.
 package supervisor
 
 import (
