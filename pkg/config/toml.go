@@ -291,27 +291,23 @@ func (r *reader) value(n *node, v any, row, key, example string, dst any) {
 			}
 		}
 	case *Access:
-		if t, ok := v.(map[string]any); ok {
-			dst.Pos = n.val
-			fill(r, accessKeys, n, t, row, key+".", dst)
-		} else {
-			wrong("a table")
-		}
+		subtable(r, accessKeys, n, v, row, key, dst, &dst.Pos, wrong)
 	case *Limits:
-		if t, ok := v.(map[string]any); ok {
-			dst.Pos = n.val
-			fill(r, limitsKeys, n, t, row, key+".", dst)
-		} else {
-			wrong("a table")
-		}
+		subtable(r, limitsKeys, n, v, row, key, dst, &dst.Pos, wrong)
 	case *Rlimits:
-		if t, ok := v.(map[string]any); ok {
-			dst.Pos = n.val
-			fill(r, rlimitKeys, n, t, row, key+".", dst)
-		} else {
-			wrong("a table")
-		}
+		subtable(r, rlimitKeys, n, v, row, key, dst, &dst.Pos, wrong)
 	}
+}
+
+// subtable puts a table within a row into dst, and its place into pos.
+func subtable[T any](r *reader, keys []key[T], n *node, v any, row, name string, dst *T, pos *Pos, wrong func(string)) {
+	t, ok := v.(map[string]any)
+	if !ok {
+		wrong("a table")
+		return
+	}
+	*pos = n.val
+	fill(r, keys, n, t, row, name+".", dst)
 }
 
 // octal are keys whose numbers are octal, bare the lists whose strings may be
