@@ -9,6 +9,7 @@ require (
 	github.com/gaissmai/bart v0.30.0
 	github.com/google/go-cmp v0.7.0
 	github.com/hashicorp/go-multierror v1.1.1
+	github.com/pires/go-proxyproto v0.15.0
 	golang.org/x/sys v0.49.0
 )
 
