@@ -1,8 +1,9 @@
 // Package kernel has the system calls that golang.org/x/sys has no wrapper for:
-// bpf(2), recvmmsg(2), sendmmsg(2) and the ioctl for a socket's last receipt.
+// bpf(2), recvmmsg(2), sendmmsg(2), the ioctl for a socket's last receipt, and
+// options with values that it does not know.
 //
-// They are thin: a call here is one system call, errors are bare errno values,
-// and nothing is decided. What programs and maps are for is package filter's,
+// They are thin: a call here is one system call, but for one that has to ask twice,
+// errors are errno values, and nothing is decided. What programs and maps are for is package filter's,
 // what datagrams are for is others'.
 //
 // The package does without unsafe code. The kernel is told addresses of memory

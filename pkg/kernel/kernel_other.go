@@ -7,6 +7,9 @@ import (
 	"net/netip"
 )
 
+// CameBy is for Linux.
+func CameBy(int, bool) (uint32, error) { return 0, errors.ErrUnsupported }
+
 // A Batch is memory for datagrams that are received together.
 type Batch struct{}
 
