@@ -1,5 +1,5 @@
-// Package account answers who a user, a group and a service name are: from
-// passwd(5), group(5) and services(5), and from getent(1) where nsswitch.conf(5)
+// Package account answers who a user, a group, a service name and a program of RPC
+// are: from passwd(5), group(5), services(5) and rpc(5), and from getent(1) where nsswitch.conf(5)
 // names more sources than files.
 //
 // A DB is a snapshot: it reads each file once, when it is first asked, and asks
@@ -47,12 +47,13 @@ type Files struct {
 	Passwd   string
 	Group    string
 	Services string
+	RPC      string
 	NSSwitch string
 }
 
 // System is where these files are.
 func System() Files {
-	return Files{"/etc/passwd", "/etc/group", "/etc/services", "/etc/nsswitch.conf"}
+	return Files{"/etc/passwd", "/etc/group", "/etc/services", "/etc/rpc", "/etc/nsswitch.conf"}
 }
 
 // Watch lists the files whose change can change an answer about users and
@@ -73,6 +74,7 @@ type DB struct {
 	passwd   table[User]
 	group    table[group]
 	services map[string]*table[uint16] // by protocol
+	programs table[uint32]
 	asked    map[string]answer
 }
 
@@ -109,6 +111,18 @@ func (db *DB) User(name string) (User, error) {
 		return User{}, fmt.Errorf("user %q: %w", name, err)
 	}
 	return u, nil
+}
+
+// UID looks up the user who has a number: the first of them in passwd(5).
+func (db *DB) UID(id uint32) (User, error) {
+	err := db.passwd.load(db.files.Passwd, parsePasswd)
+	if err == nil {
+		var u User
+		if u, err = findUID(db, id); err == nil {
+			return u, nil
+		}
+	}
+	return User{}, fmt.Errorf("user %d: %w", id, err)
 }
 
 // Group looks up a group's id by name or, if no group is called so, takes a
@@ -182,6 +196,18 @@ func (db *DB) Port(protocol, name string) (uint16, error) {
 		return 0, fmt.Errorf("service %q: %w", name, err)
 	}
 	return p, nil
+}
+
+// Program looks up the number of a program of Sun RPC by its name or alias.
+func (db *DB) Program(name string) (uint32, error) {
+	if err := checkName(name); err != nil {
+		return 0, fmt.Errorf("RPC program %q: %w", name, err)
+	}
+	n, err := find(db, "rpc", &db.programs, db.files.RPC, parseRPC, name, name)
+	if err != nil {
+		return 0, fmt.Errorf("RPC program %q: %w", name, err)
+	}
+	return n, nil
 }
 
 // checkName refuses what can be no name, before getent sees it: it would take

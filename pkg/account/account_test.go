@@ -50,14 +50,22 @@ high 65536/tcp
 sctp 9/sctp
 noport
 `
+	rpcText = `# a comment
+portmapper	100000	portmap sunrpc rpcbind
+rstatd		100001	rstat rup perfmeter rstat_svc # the load
+rstat		7
+big		4294967295
+bigger		4294967296
+noprogram
+`
 )
 
 // open makes a DB over files with these texts; nss "" is no file.
 func open(t *testing.T, nss string, getent Getent) *DB {
 	t.Helper()
 	dir := t.TempDir()
-	f := Files{filepath.Join(dir, "passwd"), filepath.Join(dir, "group"), filepath.Join(dir, "services"), filepath.Join(dir, "nsswitch.conf")}
-	for path, text := range map[string]string{f.Passwd: passwdText, f.Group: groupText, f.Services: servicesText, f.NSSwitch: nss} {
+	f := Files{filepath.Join(dir, "passwd"), filepath.Join(dir, "group"), filepath.Join(dir, "services"), filepath.Join(dir, "rpc"), filepath.Join(dir, "nsswitch.conf")}
+	for path, text := range map[string]string{f.Passwd: passwdText, f.Group: groupText, f.Services: servicesText, f.RPC: rpcText, f.NSSwitch: nss} {
 		if text == "" {
 			continue
 		}
@@ -96,6 +104,16 @@ func TestFiles(t *testing.T) {
 	for name, want := range map[string]uint16{"ftp": 21, "time": 37, "timserver": 37, "www": 81, "www-http": 80, "dual": 1000} {
 		if got, err := db.Port("tcp", name); err != nil || got != want {
 			t.Errorf("Port(%q) = %d, %v", name, got, err)
+		}
+	}
+	for name, want := range map[string]uint32{"rstatd": 100001, "rstat_svc": 100001, "rstat": 100001, "sunrpc": 100000, "big": 4294967295} {
+		if got, err := db.Program(name); err != nil || got != want {
+			t.Errorf("Program(%q) = %d, %v", name, got, err)
+		}
+	}
+	for _, name := range []string{"bigger", "noprogram", "100001", "", "-x", "load"} {
+		if n, err := db.Program(name); !errors.Is(err, ErrUnknown) {
+			t.Errorf("Program(%q) = %d, %v", name, n, err)
 		}
 	}
 	for name, want := range map[string]uint16{"tftp": 69, "trivial": 69, "timserver": 37, "dual": 1001} {
@@ -279,7 +297,7 @@ func TestSnapshot(t *testing.T) {
 
 func TestNoFiles(t *testing.T) {
 	dir := t.TempDir()
-	db := Open(Files{dir + "/p", dir + "/g", dir + "/s", dir + "/n"}, nil)
+	db := Open(Files{dir + "/p", dir + "/g", dir + "/s", dir + "/r", dir + "/n"}, nil)
 	if u, err := db.User("4711"); err != nil || !u.Bare {
 		t.Errorf("4711: %+v, %v", u, err)
 	}
@@ -287,7 +305,7 @@ func TestNoFiles(t *testing.T) {
 		t.Errorf("root: %v", err)
 	}
 	// A file that cannot be read is no empty file.
-	db = Open(Files{dir, dir, dir, dir}, nil)
+	db = Open(Files{dir, dir, dir, dir, dir}, nil)
 	if _, err := db.User("root"); err == nil || errors.Is(err, ErrUnknown) {
 		t.Errorf("root, from a directory: %v", err)
 	}

@@ -1,4 +1,4 @@
-// The three file formats. A line that is none is passed over, as the C library
+// The four file formats. A line that is none is passed over, as the C library
 // does; so are the "+" and "-" lines of nsswitch's compat.
 
 package account
@@ -75,6 +75,25 @@ func servicesOf(protocol, text string, yield func(string, uint16)) {
 		yield(f[0], uint16(port))
 		for _, alias := range f[2:] {
 			yield(alias, uint16(port))
+		}
+	}
+}
+
+// parseRPC reads rpc(5): name number alias ... # comment.
+func parseRPC(text string, yield func(string, uint32)) {
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, "#")
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		n, err := strconv.ParseUint(f[1], 10, 32)
+		if err != nil {
+			continue
+		}
+		yield(f[0], uint32(n))
+		for _, alias := range f[2:] {
+			yield(alias, uint32(n))
 		}
 	}
 }
