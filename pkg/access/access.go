@@ -1,4 +1,5 @@
-// Package access decides by a peer's address whether it may have a service.
+// Package access decides by a peer's address, or its user, and by the time of the
+// week whether it may have a service.
 //
 // Rules are prefixes with a verdict each, and the most specific one that
 // covers the address wins, so that their order means nothing. The package
@@ -43,8 +44,8 @@ func (v Verdict) String() string {
 // lets everybody in. Two Rules made from the same prefixes, in whatever order
 // and however often repeated, are equal to reflect.DeepEqual.
 type Rules struct {
-	rules    []rule // sorted by prefix, no prefix twice
-	hasAllow bool
+	rules  []rule // sorted by prefix, no prefix twice
+	listed bool   // there is an allow list: whom no rule covers is refused
 	// index finds the most specific rule: its value is a place in rules.
 	index bart.Table[int32]
 }
@@ -62,6 +63,15 @@ type rule struct {
 // The error names every prefix that stands in both lists, is not valid, or is
 // a v4-mapped address with less than 96 bits; errors.Join holds them together.
 func New(allow, deny []netip.Prefix) (*Rules, error) {
+	return newRules(allow, deny, len(allow) > 0)
+}
+
+// NewListed is New where there is an allow list, even if nobody is on it, as
+// where it names a set that has no prefix: the result is never nil, and whom no
+// rule covers is refused.
+func NewListed(allow, deny []netip.Prefix) (*Rules, error) { return newRules(allow, deny, true) }
+
+func newRules(allow, deny []netip.Prefix, listed bool) (*Rules, error) {
 	var rules []rule
 	var errs []error
 	add := func(list []netip.Prefix, v Verdict) {
@@ -92,15 +102,14 @@ func New(allow, deny []netip.Prefix) (*Rules, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	if len(rules) == 0 {
+	if len(rules) == 0 && !listed {
 		return nil, nil
 	}
 
 	// The index grows in sorted order, so that equal rules have equal ones.
-	r := &Rules{rules: slices.Clip(rules)}
+	r := &Rules{rules: slices.Clip(rules), listed: listed}
 	for i, rule := range r.rules {
 		r.index.Insert(rule.prefix, int32(i))
-		r.hasAllow = r.hasAllow || rule.verdict == Allow
 	}
 	return r, nil
 }
@@ -137,10 +146,21 @@ func (r *Rules) Check(a netip.Addr) (Verdict, netip.Prefix) {
 	if i, ok := r.index.Lookup(a.Unmap().WithZone("")); ok {
 		return r.rules[i].verdict, r.rules[i].prefix
 	}
-	if r.hasAllow {
-		return NoRule, netip.Prefix{}
+	return r.Otherwise(), netip.Prefix{}
+}
+
+// Lets reports whether Check says Allow of a.
+func (r *Rules) Lets(a netip.Addr) bool {
+	v, _ := r.Check(a)
+	return v == Allow
+}
+
+// Otherwise is the verdict on a peer that no rule covers: NoRule or Allow.
+func (r *Rules) Otherwise() Verdict {
+	if r != nil && r.listed {
+		return NoRule
 	}
-	return Allow, netip.Prefix{}
+	return Allow
 }
 
 // All yields every rule once, sorted by prefix; the verdicts are Allow and
@@ -163,5 +183,5 @@ func (r *Rules) Equal(s *Rules) bool {
 	if r == nil || s == nil {
 		return r == s
 	}
-	return slices.Equal(r.rules, s.rules)
+	return r == s || r.listed == s.listed && slices.Equal(r.rules, s.rules)
 }

@@ -33,3 +33,11 @@ func (u *Users) Allows(uid, gid uint32, groups []uint32) bool {
 	return has(u.UIDs, uid) || has(u.GIDs, gid) ||
 		slices.ContainsFunc(groups, func(g uint32) bool { return has(u.GIDs, g) })
 }
+
+// Equal reports whether both let in the same peers.
+func (u *Users) Equal(v *Users) bool {
+	if u == nil || v == nil {
+		return u == v
+	}
+	return slices.Equal(u.UIDs, v.UIDs) && slices.Equal(u.GIDs, v.GIDs)
+}
