@@ -69,9 +69,12 @@ func (a *account) set(m moment) { a.ns, a.frac = m.ns, m.frac }
 // A Lease is a place among the instances of one service. The zero Lease holds
 // none. It belongs to the Book that gave it and is kept with the instance.
 type Lease struct {
-	// 0: none; above: 1 + the slot; below: -1 - the shared account
+	// 0: none; above: 1 + the slot; below: -1 - the shared account, or nobodys
 	account int32
 }
+
+// nobodys is the account of a lease that only counts for the whole.
+const nobodys = -1 << 31
 
 // NewBook returns an empty Book that tells maxSources sources apart, or
 // DefaultMaxSources if that is 0 or less. It takes up memory as sources come.
@@ -156,19 +159,32 @@ func (b *Book) full() bool {
 }
 
 func (b *Book) admit(now time.Duration, src Source, reserved bool) (Lease, Reason) {
+	e, why := b.look(now, src, reserved)
+	if why != OK {
+		return Lease{}, why
+	}
+	return b.take(src, e, true, reserved), OK
+}
+
+// An entry is where a source stands in a Book, until the next call of a method.
+type entry struct {
+	account *account // nil: it has none yet, and needs none if it is Nobody
+	lease   Lease    // of account
+}
+
+// look finds out whether an instance may be had. It takes nothing.
+func (b *Book) look(now time.Duration, src Source, reserved bool) (entry, Reason) {
 	b.now = max(b.now, nanos(now))
 	b.sweep(sweepAlways)
 
 	// A source without an account has taken nothing: none of its own limits
 	// can be in the way, unless it must share.
-	i := b.sources.find(src)
-	var a *account
-	var l Lease
-	switch {
-	case i != noSlot:
-		a, l.account = b.sources.at(i), i+1
-	case b.sources.used < b.max || b.sweep(sweepFull):
-	default:
+	var e entry
+	if src.kind == kindNobody {
+		e.lease.account = nobodys
+	} else if i := b.sources.find(src); i != noSlot {
+		e.account, e.lease.account = b.sources.at(i), i+1
+	} else if b.sources.used >= b.max && !b.sweep(sweepFull) {
 		k := int32(hashOf(src.widen(sharedV4, sharedV6)) % sharedAccounts)
 		if b.shared == nil {
 			b.shared = new([sharedAccounts]account)
@@ -176,35 +192,43 @@ func (b *Book) admit(now time.Duration, src Source, reserved bool) (Lease, Reaso
 				b.shared[i].set(full)
 			}
 		}
-		a, l.account = &b.shared[k], -1-k
+		e.account, e.lease.account = &b.shared[k], -1-k
 	}
 
-	if a != nil && b.limits.InstancesPerSource > 0 && int(a.leases) >= b.limits.InstancesPerSource {
-		return Lease{}, OverInstancesPerSource
+	switch a := e.account; {
+	case a != nil && b.limits.InstancesPerSource > 0 && int(a.leases) >= b.limits.InstancesPerSource:
+		return e, OverInstancesPerSource
+	case a != nil && !b.each.ready(b.now, a.at()):
+		return e, OverRatePerSource
+	case !reserved && b.full():
+		return e, OverInstances
+	case !b.whole.ready(b.now, b.at):
+		return e, OverRate
 	}
-	if a != nil && !b.each.ready(b.now, a.at()) {
-		return Lease{}, OverRatePerSource
-	}
-	if !reserved && b.full() {
-		return Lease{}, OverInstances
-	}
-	if !b.whole.ready(b.now, b.at) {
-		return Lease{}, OverRate
-	}
+	return e, OK
+}
 
-	if a == nil {
-		i = b.sources.insert(src)
-		a, l.account = b.sources.at(i), i+1
-		a.set(full)
+// take enters an instance: paid says that it costs tokens.
+func (b *Book) take(src Source, e entry, paid, reserved bool) Lease {
+	if e.lease.account == 0 {
+		i := b.sources.insert(src)
+		e.account, e.lease.account = b.sources.at(i), i+1
+		e.account.set(full)
 	}
-	a.leases++
-	a.set(b.each.take(b.now, a.at()))
-	b.at = b.whole.take(b.now, b.at)
+	if a := e.account; a != nil {
+		a.leases++
+		if paid {
+			a.set(b.each.take(b.now, a.at()))
+		}
+	}
+	if paid {
+		b.at = b.whole.take(b.now, b.at)
+	}
 	b.instances++
 	if reserved {
 		b.reserved--
 	}
-	return l, OK
+	return e.lease
 }
 
 // Release gives back what Admit gave, except for the tokens, and zeroes *l: to
@@ -216,6 +240,9 @@ func (b *Book) Release(l *Lease) {
 	}
 	l.account = 0
 	b.instances--
+	if k == nobodys {
+		return
+	}
 	if k < 0 {
 		b.shared[-1-k].leases--
 		return

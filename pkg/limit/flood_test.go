@@ -195,6 +195,66 @@ func TestSharedAccountsBalance(t *testing.T) {
 	}
 }
 
+// A table full of sources that are limited, each by its rate or by what it holds,
+// stays as it is under ten million new ones, who get what the shared accounts
+// have and no more memory.
+func TestFullTableOutlivesTenMillion(t *testing.T) {
+	const maxSources = 1 << 12
+	limits := Limits{InstancesPerSource: 2, RatePerSource: Rate{2, 24 * time.Hour}}
+	b := NewBook(limits, maxSources)
+	limited := func(i int) Source {
+		return limits.Source(netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)}))
+	}
+	leases := make([]Lease, maxSources)
+	for i := range maxSources {
+		leases[i] = admit(t, b, 0, limited(i), OK)
+		l := admit(t, b, 0, limited(i), OK)
+		if i%2 == 0 {
+			b.Release(&l)
+		}
+	}
+	still := func(now time.Duration) {
+		t.Helper()
+		for i := range maxSources {
+			want := OverInstancesPerSource
+			if i%2 == 0 {
+				want = OverRatePerSource
+			}
+			admit(t, b, now, limited(i), want)
+		}
+	}
+	still(0)
+	b.Admit(0, Source{kind: kindV6}) // makes the shared accounts
+	before := heap()
+	flood := 10_000_000
+	if raced {
+		flood /= 20 // the detector finds nothing in one goroutine, and takes its time
+	}
+	rng := rand.New(rand.NewPCG(25, 26))
+	admitted := 0
+	var now time.Duration
+	for i := range flood {
+		now += time.Microsecond
+		s := Source{kind: kindV6, bits: 64}
+		binary.BigEndian.PutUint64(s.addr[:8], rng.Uint64())
+		if l, why := b.Admit(now, s); why == OK {
+			admitted++
+			b.Release(&l)
+		}
+		if i%(flood/5) == 0 {
+			still(now)
+		}
+	}
+	still(now)
+	if grown := heap() - before; grown > 64<<10 {
+		t.Errorf("the flood has cost %d bytes", grown)
+	}
+	if b.Sources() != maxSources || admitted > 2*sharedAccounts {
+		t.Errorf("%d sources, and %d newcomers admitted; want %d, and at most %d", b.Sources(), admitted, maxSources, 2*sharedAccounts)
+	}
+	runtime.KeepAlive(leases)
+}
+
 // The sizes that the docs state.
 func TestSizes(t *testing.T) {
 	for _, tt := range []struct {
@@ -204,6 +264,8 @@ func TestSizes(t *testing.T) {
 	}{
 		{"account of a source in a Book", reflect.TypeFor[slot[account]]().Size(), 48},
 		{"place in a Crowd", reflect.TypeFor[place]().Size(), 36},
+		{"waiter in a Line", reflect.TypeFor[placeLink]().Size(), 12},
+		{"source in a Line", reflect.TypeFor[slot[liner]]().Size(), 48},
 		{"group in a Crowd", reflect.TypeFor[slot[group]]().Size(), 52},
 		{"Source", reflect.TypeFor[Source]().Size(), 18},
 		{"Lease", reflect.TypeFor[Lease]().Size(), 4},

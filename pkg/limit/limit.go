@@ -1,10 +1,11 @@
 // Package limit counts what peers have taken and says when it is enough.
 //
-// A Book belongs to one service and holds its limits: instances at a time and
-// starts per time, for the service as a whole and for each source, which is a
-// peer's address cut to a prefix, or on a unix socket its user. A Crowd belongs to one multiplexer and knows
-// who holds its pending negotiations, so that in a full house the one who
-// holds most makes room.
+// A Book belongs to one service, or to the daemon, and holds its limits:
+// instances at a time and starts per time, as a whole and for each source, which
+// is a peer's address cut to a prefix, or on a unix socket its user. A Crowd
+// belongs to one multiplexer and knows who holds its pending negotiations, so
+// that in a full house the one who holds most makes room. A Line knows who waits
+// for a place of a service, and whose turn it is.
 //
 // Only the offender suffers: a source that is over its limit is refused, and
 // nothing of anybody else's is used up by that. Every structure here is
@@ -13,7 +14,7 @@
 //
 // The package has no clock: now is always an argument, a monotonic time since
 // any fixed moment, and if it ever steps back it is taken to stand still. It
-// has no lock either: whoever owns a Book or a Crowd locks it. It does not
+// has no lock either: whoever owns a Book, a Crowd or a Line locks it. It does not
 // decide who may have a service at all; that is package access, and it comes
 // first.
 package limit
@@ -83,10 +84,37 @@ const (
 	OverInstancesPerSource
 	OverRate
 	OverRatePerSource
+
+	// The same of the daemon as a whole, see AdmitBoth.
+	ServerInstances
+	ServerInstancesPerSource
+	ServerRate
+	ServerRatePerSource
 )
 
+// OfServer is the reason of the daemon's own book that is like r, one of a
+// service's.
+func (r Reason) OfServer() Reason {
+	if r == OK {
+		return OK
+	}
+	return r - OverInstances + ServerInstances
+}
+
+// Passes reports whether a refusal is over when an instance ends: the others
+// are over when time has passed.
+func (r Reason) Passes() bool {
+	return r == OverInstances || r == OverInstancesPerSource || r == ServerInstances || r == ServerInstancesPerSource
+}
+
+// OfSource reports whether a refusal is for a limit of the source: others may be
+// admitted meanwhile.
+func (r Reason) OfSource() bool {
+	return r == OverInstancesPerSource || r == OverRatePerSource || r == ServerInstancesPerSource || r == ServerRatePerSource
+}
+
 // String is the word for the log, which is also the limit's key in the
-// configuration.
+// configuration, with "server_" before it for the daemon's.
 func (r Reason) String() string {
 	switch r {
 	case OK:
@@ -99,6 +127,14 @@ func (r Reason) String() string {
 		return "rate"
 	case OverRatePerSource:
 		return "rate_per_source"
+	case ServerInstances:
+		return "server_instances"
+	case ServerInstancesPerSource:
+		return "server_instances_per_source"
+	case ServerRate:
+		return "server_rate"
+	case ServerRatePerSource:
+		return "server_rate_per_source"
 	}
 	return fmt.Sprintf("Reason(%d)", uint8(r))
 }
@@ -125,7 +161,12 @@ const (
 	kindV6
 	kindUser    // addr begins with the uid
 	kindMachine // addr begins with the context id
+	kindNobody
 )
+
+// Nobody is the source of an instance that has no peer: only what limits the
+// whole is asked for it.
+var Nobody = Source{kind: kindNobody}
 
 // User returns the source of a peer on a unix socket: its user.
 func User(uid uint32) Source { return numbered(kindUser, uid) }

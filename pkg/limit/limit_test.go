@@ -88,12 +88,14 @@ func TestSourcesDiffer(t *testing.T) {
 
 func TestStrings(t *testing.T) {
 	got := []string{
-		OK.String(), OverInstances.String(), OverInstancesPerSource.String(), OverRate.String(), OverRatePerSource.String(), Reason(99).String(),
+		OK.String(), OverInstances.String(), OverInstancesPerSource.String(), OverRate.String(), OverRatePerSource.String(),
+		OverInstances.OfServer().String(), OverInstancesPerSource.OfServer().String(), OverRate.OfServer().String(), OverRatePerSource.OfServer().String(), Reason(99).String(),
 		Rate{}.String(), Rate{5, time.Second}.String(), Rate{256, time.Minute}.String(), Rate{1, time.Hour}.String(),
 		Rate{3, 24 * time.Hour}.String(), Rate{2, 90 * time.Second}.String(),
 	}
 	want := []string{
-		"ok", "instances", "instances_per_source", "rate", "rate_per_source", "Reason(99)",
+		"ok", "instances", "instances_per_source", "rate", "rate_per_source",
+		"server_instances", "server_instances_per_source", "server_rate", "server_rate_per_source", "Reason(99)",
 		"0", "5/s", "256/min", "1/h", "3/d", "2/1m30s",
 	}
 	if !slices.Equal(got, want) {
