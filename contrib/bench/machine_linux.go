@@ -43,7 +43,7 @@ func enterNetwork() error {
 	for name, value := range map[string]string{
 		"core/somaxconn":           "65535",
 		"ipv4/tcp_max_syn_backlog": "65535",
-		"ipv4/ip_local_port_range": "1024 65535",
+		"ipv4/ip_local_port_range": "16384 65535",
 		"ipv4/tcp_tw_reuse":        "1",
 	} {
 		// /proc/sys/net is that of the namespace of the thread that opens it.
@@ -124,6 +124,39 @@ func pss(pid int) (int64, error) {
 		return 0, err
 	}
 	return parseValue(string(text), "Pss")
+}
+
+// raiseDescriptors makes the limit on open files as high as it may be, for
+// what is started from here, too.
+func raiseDescriptors() error {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return err
+	}
+	l.Cur = l.Max
+	return unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
+}
+
+// openAbove opens a file to read with a descriptor of at least lowest: what
+// starts a process moves those below the place they are to have out of the way,
+// and so needs twice as many.
+func openAbove(name string, lowest int) (*os.File, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, lowest)
+	if err != nil {
+		return nil, fmt.Errorf("a descriptor above %d: %w", lowest, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// descriptors is how many a process has open.
+func descriptors(pid int) (int, error) {
+	dir, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	return len(dir), err
 }
 
 // machineBusy is the CPU time all CPUs have spent, on whatever, so far.

@@ -19,12 +19,11 @@ import (
 
 // This file is the command line and the order of the rounds.
 
-const warmUp = 100 * time.Millisecond
-
 type options struct {
 	tcpmuxd, json, servers, scenarios string
-	rounds, tries, threads, strace    int
+	rounds, tries, threads            int
 	sample                            time.Duration
+	full, calls, attack               bool
 }
 
 // The thread that main runs on is the one that enters the namespace.
@@ -35,12 +34,14 @@ func main() {
 	flag.StringVar(&o.tcpmuxd, "tcpmuxd", "bin/tcpmuxd", "the `program` to measure; without it its column is left out")
 	flag.StringVar(&o.json, "json", "", "also write everything to this `file`, every sample included")
 	flag.StringVar(&o.servers, "servers", "", "only these, a comma-separated `list`")
-	flag.StringVar(&o.scenarios, "scenarios", "", "only these, a comma-separated `list` of direct, dynamic, tcpmux")
+	flag.StringVar(&o.scenarios, "scenarios", "", "only these, a comma-separated `list`, of "+names())
+	flag.BoolVar(&o.full, "full", false, "all scenarios and system calls, and what is not measured is named among the bars")
+	flag.BoolVar(&o.attack, "attack", false, "attack servers instead, and see what an honest user notices")
+	flag.BoolVar(&o.calls, "calls", false, "count system calls, too")
 	flag.IntVar(&o.rounds, "rounds", 5, "`number` of rounds")
 	flag.DurationVar(&o.sample, "sample", 400*time.Millisecond, "`length` of a sample")
 	flag.IntVar(&o.tries, "tries", 4, "at most this `number` of tries of a disturbed sample")
 	flag.IntVar(&o.threads, "threads", 1, "`number` of threads of the load generator")
-	flag.IntVar(&o.strace, "strace", 0, "count system calls over this `number` of connections instead of measuring time")
 	flag.Parse()
 	if flag.NArg() > 0 || o.rounds < 1 || o.tries < 1 || o.threads < 1 || o.sample <= 0 {
 		flag.Usage()
@@ -67,45 +68,45 @@ func run(ctx context.Context, o options) (err error) {
 	if err := compile(dir); err != nil {
 		return err
 	}
-	b := &bench{dir: dir, commands: map[string][]string{}, threads: o.threads, cpus: runtime.NumCPU(), perSample: o.tries}
+	b := &bench{dir: dir, commands: map[string][]string{}, threads: o.threads, cpus: runtime.NumCPU(), perSample: o.tries, length: o.sample}
 	report := &Report{Machine: machine(), Programs: map[string]string{}}
 	used, err := b.find(o, report)
 	if err != nil {
 		return err
 	}
-	for _, n := range report.Notices {
-		fmt.Fprintf(os.Stderr, "bench: notice: %s\n", n)
-	}
 	if err := enterNetwork(); err != nil {
+		return err
+	}
+	if err := raiseDescriptors(); err != nil {
 		return err
 	}
 	// A server that forks, and children that outlive theirs, must remain ours to wait for.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	if o.strace > 0 {
-		report.Settings = fmt.Sprintf("system calls over %d connections, 2 in flight, child's own write included", o.strace)
-		err = b.count(ctx, o, used, report)
-	} else {
-		report.Settings = fmt.Sprintf("%d rounds, %v a sample", o.rounds, o.sample)
-		err = b.measure(ctx, o, used, report)
-	}
-	if err != nil {
+	report.Settings = fmt.Sprintf("%d rounds, %v a sample", o.rounds, o.sample)
+	if err := b.measure(ctx, o, used, report); err != nil {
 		return err
+	}
+	if (o.calls || o.full) && !o.attack {
+		if err := b.count(ctx, o, used, report); err != nil {
+			return err
+		}
+	}
+	judged := bars
+	if o.attack {
+		judged = attackBars
+	}
+	report.Bars = report.judge(judged, isPeer)
+	if !o.full {
+		report.Bars = slices.DeleteFunc(report.Bars, func(v Verdict) bool { return v.Missing })
 	}
 	if o.json != "" {
 		if err := report.writeJSON(o.json); err != nil {
 			return err
 		}
 	}
-	return report.text(os.Stdout, func(name string) string {
-		for _, sc := range scenarios {
-			if sc.name == name {
-				return sc.title
-			}
-		}
-		return name
-	})
+	return report.text(os.Stdout)
 }
 
 // find returns the servers that can be run; a notice names each other one.
@@ -127,7 +128,7 @@ func (b *bench) find(o options, report *Report) (used []*server, err error) {
 				_, err = os.Stat(path)
 			}
 			if err != nil {
-				report.Notices = append(report.Notices, fmt.Sprintf("%s is left out: %v", s.name, err))
+				report.notice(fmt.Sprintf("%s is left out: %v", s.name, err))
 				continue
 			}
 			out, _ := exec.Command(path, "-V").Output()
@@ -136,7 +137,7 @@ func (b *bench) find(o options, report *Report) (used []*server, err error) {
 		default:
 			command, version, err := peer(cache, s)
 			if err != nil {
-				report.Notices = append(report.Notices, fmt.Sprintf("%s is left out: %v", s.name, err))
+				report.notice(fmt.Sprintf("%s is left out: %v", s.name, err))
 				continue
 			}
 			b.commands[s.name], report.Programs[s.name] = command, version
@@ -153,18 +154,54 @@ func listed(list, name string) bool {
 	return list == "" || slices.Contains(strings.Split(list, ","), name)
 }
 
-// each calls f for every scenario and server, beginning with another server
-// in every round, so that none is always measured in the same place.
-func each(o options, used []*server, round int, f func(*server, scenario) error) error {
+// wanted says whether a scenario is to be measured.
+func (o options) wanted(sc scenario) bool {
+	if o.scenarios != "" {
+		return listed(o.scenarios, sc.name)
+	}
+	if o.attack || sc.attack {
+		return o.attack && sc.attack
+	}
+	return o.full || sc.quick
+}
+
+func names() string {
+	var all []string
 	for _, sc := range scenarios {
-		if !listed(o.scenarios, sc.name) {
+		all = append(all, sc.name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// isPeer says whether a server is neither ours nor the ceiling.
+func isPeer(name string) bool {
+	return slices.ContainsFunc(servers, func(s *server) bool { return s.name == name && s.pkg != "" })
+}
+
+// each calls f for every scenario, condition and server, beginning with
+// another one of a scenario's in every round, so that none is always measured
+// in the same place.
+func each(o options, used []*server, round int, f func(*server, scenario, variant) error) error {
+	for _, sc := range scenarios {
+		if !o.wanted(sc) {
 			continue
 		}
-		for i := range used {
-			if s := used[(i+round)%len(used)]; s.runs(sc) {
-				if err := f(s, sc); err != nil {
-					return err
+		type column struct {
+			*server
+			variant
+		}
+		var columns []column
+		for _, v := range sc.conditions() {
+			for _, s := range used {
+				if s.runs(sc) {
+					columns = append(columns, column{s, v})
 				}
+			}
+		}
+		for i := range columns {
+			c := columns[(i+round)%len(columns)]
+			if err := f(c.server, sc, c.variant); err != nil {
+				return err
 			}
 		}
 	}
@@ -174,100 +211,93 @@ func each(o options, used []*server, round int, f func(*server, scenario) error)
 // measure runs all rounds. A server that does not start, or dies, is left out
 // of that round and named in a notice; the others go on.
 func (b *bench) measure(ctx context.Context, o options, used []*server, report *Report) error {
-	var samples []Sample
-	var memory []Memory
+	var figures []Figure
 	for round := range o.rounds {
 		b.retries = 8 // in this round: the whole time must stay bounded on a busy machine
+		if o.full || o.attack {
+			b.retries = 24
+		}
 		fmt.Fprintf(os.Stderr, "bench: round %d of %d\n", round+1, o.rounds)
-		err := each(o, used, round, func(s *server, sc scenario) error {
-			got, m, err := b.one(ctx, s, sc, o.sample)
+		err := each(o, used, round, func(s *server, sc scenario, v variant) error {
+			if sc.attack {
+				if s.name != oursName && (round > 0 || v.ours) { // bars are not about them, and it takes long
+					return nil
+				}
+				fmt.Fprintf(os.Stderr, "bench: %s (%s): %s\n", sc.name, v.name, s.name)
+			}
+			samples, more, err := b.one(ctx, s, sc, v, o.sample)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
 			if err != nil {
-				report.Notices = append(report.Notices, fmt.Sprintf("round %d: %v", round+1, err))
-				fmt.Fprintf(os.Stderr, "bench: notice: %v\n", err)
+				report.notice(fmt.Sprintf("round %d: %v", round+1, err))
 				return nil
 			}
-			for i := range got {
-				got[i].Round = round + 1
+			for i := range samples {
+				samples[i].Round = round + 1
 			}
-			samples, memory = append(samples, got...), append(memory, m)
+			report.Samples, figures = append(report.Samples, samples...), append(figures, more...)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 	}
-	inTableOrder(used, samples, func(s Sample) (string, string) { return s.Scenario, s.Server })
-	inTableOrder(used, memory, func(m Memory) (string, string) { return m.Scenario, m.Server })
-	report.Samples = samples
-	report.Rows = sumUp(samples, func(name string) bool {
-		return slices.ContainsFunc(servers, func(s *server) bool { return s.name == name && s.pkg != "" })
-	})
-	report.Memory = middleMemory(memory)
+	inTableOrder(used, report.Samples, func(s Sample) (string, string, string) { return s.Scenario, s.Variant, s.Server })
+	inTableOrder(used, figures, func(f Figure) (string, string, string) { return f.Scenario, f.Variant, f.Server })
+	for _, sc := range scenarios {
+		if o.wanted(sc) {
+			report.Scenarios = append(report.Scenarios, About{sc.name, sc.title, sc.load.unit})
+		}
+	}
+	report.Rows, report.Figures = sumUp(report.Samples, isPeer), merge(figures)
 	return nil
 }
 
-// one starts a server, warms it up, takes a sample at each number in flight
-// and ends it.
-func (b *bench) one(ctx context.Context, s *server, sc scenario, d time.Duration) (samples []Sample, m Memory, err error) {
-	r, err := b.start(ctx, s, sc)
-	if err != nil {
-		return nil, m, err
-	}
-	defer r.stop()
-	m = Memory{Scenario: sc.name, Server: s.name}
-	if m.Idle, err = pss(r.process.Pid); err != nil {
-		return nil, m, fmt.Errorf("memory of %s: %w", s.name, err)
-	}
-	if _, err := r.load(ctx, 8, warmUp, 1<<30); err != nil {
-		return nil, m, err
-	}
-	for _, inFlight := range sc.inFlight {
-		got, err := r.sample(ctx, inFlight, d)
-		if err != nil {
-			return nil, m, err
-		}
-		samples = append(samples, got)
-	}
-	if m.Loaded, err = pss(r.process.Pid); err != nil {
-		return nil, m, fmt.Errorf("memory of %s: %w", s.name, err)
-	}
-	return samples, m, nil
-}
-
-// count makes the system call tables.
+// count makes the system call tables, of the scenarios whose child makes no
+// more calls than one write.
 func (b *bench) count(ctx context.Context, o options, used []*server, report *Report) error {
-	return each(o, used, 0, func(s *server, sc scenario) error {
-		if sc.child != "tiny" { // the loader's calls would be counted as the server's
+	fmt.Fprintln(os.Stderr, "bench: system calls")
+	return each(o, used, 0, func(s *server, sc scenario, v variant) error {
+		if sc.child != "tiny" || len(sc.variants) > 0 {
 			return nil
 		}
-		r, err := b.start(ctx, s, sc)
+		r, err := b.start(ctx, s, sc, v)
 		if err != nil {
-			return err
+			report.notice(err.Error())
+			return nil
 		}
 		defer r.stop()
-		if _, err := r.load(ctx, 2, time.Second, 20); err != nil {
-			return err
+		calls, err := r.calls(ctx, 8, 2000)
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
-		calls, total, err := r.strace(ctx, o.strace)
 		if err != nil {
-			return fmt.Errorf("tracing %s: %w", s.name, err)
+			report.notice(fmt.Sprintf("system calls of %s: %v", s.name, err))
+			return nil
 		}
-		report.Syscalls = append(report.Syscalls, Syscalls{sc.name, s.name, total, calls})
+		report.Syscalls = append(report.Syscalls, calls)
 		return nil
 	})
 }
 
+func (r *Report) notice(text string) {
+	r.Notices = append(r.Notices, text)
+	fmt.Fprintf(os.Stderr, "bench: notice: %s\n", text)
+}
+
 // inTableOrder undoes the rotation of the rounds.
-func inTableOrder[T any](used []*server, v []T, of func(T) (scenario, server string)) {
-	place := func(x T) int {
-		name, srv := of(x)
-		return len(used)*slices.IndexFunc(scenarios, func(s scenario) bool { return s.name == name }) +
-			slices.IndexFunc(used, func(s *server) bool { return s.name == srv })
+func inTableOrder[T any](used []*server, v []T, of func(T) (scenario, variant, server string)) {
+	place := func(x T) [3]int {
+		title, condition, name := of(x)
+		i := slices.IndexFunc(scenarios, func(sc scenario) bool { return sc.name == title })
+		return [3]int{i, slices.IndexFunc(scenarios[i].variants, func(v variant) bool { return v.name == condition }),
+			slices.IndexFunc(used, func(s *server) bool { return s.name == name })}
 	}
-	slices.SortStableFunc(v, func(a, b T) int { return place(a) - place(b) })
+	slices.SortStableFunc(v, func(a, b T) int {
+		x, y := place(a), place(b)
+		return slices.Compare(x[:], y[:])
+	})
 }
 
 // machine says what the figures were measured on.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -17,7 +18,8 @@ import (
 //go:embed c/*.c
 var sources embed.FS
 
-// compile builds every program of c/ into dir. tiny must have no libc.
+// compile builds every program of c/ into dir: tiny without libc, and again
+// as stay, which is a child that lives on.
 func compile(dir string) error {
 	files, err := sources.ReadDir("c")
 	if err != nil {
@@ -33,12 +35,15 @@ func compile(dir string) error {
 			return err
 		}
 		program := strings.TrimSuffix(source, ".c")
-		args := []string{"-O2", "-Wall", "-pthread", "-o", program, source}
+		builds := [][]string{{"-pthread", "-o", program}}
 		if f.Name() == "tiny.c" {
-			args = append([]string{"-nostdlib", "-static", "-s", "-Wl,--build-id=none,-z,noseparate-code"}, args...)
+			static := []string{"-nostdlib", "-static", "-s", "-Wl,--build-id=none,-z,noseparate-code", "-o"}
+			builds = [][]string{append(slices.Clone(static), program), append(slices.Clone(static), filepath.Join(dir, "stay"), "-DSTAY")}
 		}
-		if out, err := exec.Command("gcc", args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("compiling %s: %w\n%s", f.Name(), err, out)
+		for _, args := range builds {
+			if out, err := exec.Command("gcc", append(args, "-O2", "-Wall", source)...).CombinedOutput(); err != nil {
+				return fmt.Errorf("compiling %s: %w\n%s", f.Name(), err, out)
+			}
 		}
 	}
 	return nil
@@ -70,13 +75,16 @@ func peer(cache string, s *server) (command []string, version string, err error)
 	if err := fetchLibs(libs, s.pkg, 3); err != nil {
 		return nil, "", err
 	}
-	dirs, _ := filepath.Glob(filepath.Join(libs, "*", "usr", "lib", "*-linux-gnu*"))
-	old, _ := filepath.Glob(filepath.Join(libs, "*", "lib", "*-linux-gnu*"))
+	var dirs []string
+	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd"} {
+		found, _ := filepath.Glob(filepath.Join(libs, "*", pattern))
+		dirs = append(dirs, found...)
+	}
 	loader, err := interpreter(program)
 	if err != nil {
 		return nil, "", err
 	}
-	command = []string{loader, "--library-path", strings.Join(append(dirs, old...), ":"), program}
+	command = []string{loader, "--library-path", strings.Join(dirs, ":"), program}
 	if out, err := exec.Command(loader, append([]string{"--list"}, command[1:]...)...).CombinedOutput(); err != nil {
 		return nil, "", fmt.Errorf("%s: %w: %s", s.pkg, err, out)
 	}

@@ -1,24 +1,27 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
-// This file starts one server, loads it, and ends it. Everything is started
-// from the main goroutine, whose thread is in the namespace of the bench.
+// This file starts one server and the helpers it needs, and ends them.
+// Everything is started from the main goroutine, whose thread is in the
+// namespace of the bench.
 
 const (
-	disturbing = 0.12 // share of the machine's time others may take in a sample
-	startTime  = 5 * time.Second
-	stopTime   = 3 * time.Second
+	startTime = 10 * time.Second
+	stopTime  = 3 * time.Second
 )
 
 // A bench is what all samples share.
@@ -27,8 +30,9 @@ type bench struct {
 	commands  map[string][]string // how each server's program is started
 	threads   int                 // of the load generator
 	cpus      int
-	retries   int // disturbed samples that may still be repeated
-	perSample int // tries of one sample
+	retries   int           // disturbed samples that may still be repeated
+	perSample int           // tries of one sample
+	length    time.Duration // of a sample of an honest user under attack
 	starts    int
 }
 
@@ -37,61 +41,146 @@ type running struct {
 	*bench
 	*server
 	sc      scenario
-	dir     string
+	task    task
 	process *os.Process
-	group   group
+	group   group     // of the server and its children
+	helpers []*helper // of ours
+	aside   group     // of these
+	notify  *notify
+	began   time.Time
+	ready   time.Duration // from exec to READY=1; 0 if it does not say so
+	serves  time.Duration // from exec to the first answer
 }
 
-// start returns when the server has answered one connection as expected.
-func (b *bench) start(ctx context.Context, s *server, sc scenario) (r *running, err error) {
+// start returns when the server has answered as expected and the conditions of
+// the variant hold.
+func (b *bench) start(ctx context.Context, s *server, sc scenario, v variant) (r *running, err error) {
 	b.starts++
-	r = &running{bench: b, server: s, sc: sc, dir: filepath.Join(b.dir, fmt.Sprintf("%s.%d", s.name, b.starts))}
-	if err := os.Mkdir(r.dir, 0o755); err != nil {
+	name := fmt.Sprintf("tcpmuxd-bench.%d.%d", os.Getpid(), b.starts)
+	r = &running{bench: b, server: s, sc: sc, task: task{work: sc.work, variant: v, scenario: sc.name,
+		dir: filepath.Join(b.dir, fmt.Sprint(b.starts)), scratch: b.dir, child: filepath.Join(b.dir, sc.child), port: sc.port(v)}}
+	if err := os.Mkdir(r.task.dir, 0o755); err != nil {
 		return nil, err
 	}
-	base := b.commands[s.name]
-	argv, err := s.command(base[len(base)-1], r.dir, filepath.Join(b.dir, sc.child), sc)
-	if err != nil {
-		return nil, err
-	}
-	argv = append(base[:len(base)-1:len(base)-1], argv...)
-	log, err := os.Create(filepath.Join(r.dir, "log"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	c := exec.Command(argv[0], argv[1:]...)
-	c.Stdout, c.Stderr = log, log
-	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	r.group = newGroup(fmt.Sprintf("tcpmuxd-bench.%d.%d", os.Getpid(), b.starts))
-	if r.group.path != "" {
-		g, err := os.Open(r.group.path)
-		if err != nil {
-			return nil, err
-		}
-		defer g.Close()
-		c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(g.Fd())
-	}
-	err = c.Start()
+	r.group, r.aside = newGroup(name), newGroup(name+".helpers")
+	log, err := os.Create(filepath.Join(r.task.dir, "log"))
 	if err == nil {
-		r.process = c.Process
-		err = r.awaitReady(ctx)
+		defer log.Close()
+		if err = r.exec(log); err == nil {
+			err = r.settle(ctx)
+		}
 	}
 	if err != nil {
-		text, _ := os.ReadFile(log.Name())
+		text, _ := os.ReadFile(filepath.Join(r.task.dir, "log"))
 		r.stop()
 		return nil, fmt.Errorf("starting %s for %s: %w\n%s", s.name, sc.name, err, text[:min(len(text), 2000)])
 	}
 	return r, nil
 }
 
-// awaitReady also finds the process that stays, where a server forks.
+// exec starts what the load needs besides the server, and the server.
+func (r *running) exec(log *os.File) error {
+	if r.sc.work == forward {
+		if _, err := r.help("builtin", addr, fmt.Sprint(targetPort), string(chargen)); err != nil {
+			return err
+		}
+	}
+	c, err := r.command()
+	if err != nil {
+		return err
+	}
+	c.Stdout, c.Stderr = log, log
+	c.Env = append(c.Env, "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
+	if r.env != "" {
+		c.Env = append(c.Env, r.env)
+	}
+	if r.name == oursName && r.task.rows > 0 {
+		if r.notify, err = listenNotify(filepath.Join(r.task.dir, "notify")); err != nil {
+			return err
+		}
+		c.Env = append(c.Env, "NOTIFY_SOCKET="+r.notify.path)
+	}
+	if r.task.descriptors > 0 {
+		null, err := openAbove(os.DevNull, r.task.descriptors+8)
+		if err != nil {
+			return err
+		}
+		defer null.Close()
+		c.ExtraFiles = slices.Repeat([]*os.File{null}, r.task.descriptors)
+	}
+	r.began = time.Now()
+	if err := startIn(c, r.group); err != nil {
+		return err
+	}
+	r.process = c.Process
+	return nil
+}
+
+// command is how the server is started, its configuration written.
+func (r *running) command() (*exec.Cmd, error) {
+	base := r.commands[r.name]
+	configure := r.server.command
+	if r.sc.attack {
+		configure = r.server.defend
+	}
+	argv, err := configure(base[len(base)-1], r.task)
+	if err != nil {
+		return nil, err
+	}
+	argv = append(base[:len(base)-1:len(base)-1], argv...)
+	return exec.Command(argv[0], argv[1:]...), nil
+}
+
+// startIn starts a program that dies with this one, in a group.
+func startIn(c *exec.Cmd, g group) error {
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if g.path != "" {
+		f, err := os.Open(g.path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(f.Fd())
+	}
+	return c.Start()
+}
+
+// settle waits until the server works, and makes the conditions hold. It also
+// finds the process that stays, where a server forks.
+func (r *running) settle(ctx context.Context) error {
+	if stays := r.sc.child == "stay"; stays || r.task.rows > 0 {
+		if err := awaitAnswer(ctx, r.task.port, r.began.Add(startTime)); err != nil {
+			return err
+		}
+		r.serves = time.Since(r.began)
+		if stays { // load would wait for its end
+			return nil
+		}
+	}
+	if err := r.awaitReady(ctx); err != nil {
+		return err
+	}
+	if r.notify != nil {
+		at, err := r.notify.await(startTime)
+		if err != nil {
+			return err
+		}
+		r.ready = at.Sub(r.began)
+	}
+	if open, err := descriptors(r.process.Pid); err != nil || open < r.task.descriptors {
+		return fmt.Errorf("it has %d descriptors open, not %d: %v", open, r.task.descriptors, err)
+	}
+	if r.task.pending > 0 {
+		return r.hold(ctx, r.task.pending, 0, "")
+	}
+	return nil
+}
+
 func (r *running) awaitReady(ctx context.Context) error {
 	var s Sample
 	for end := time.Now().Add(startTime); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
 		if r.forks {
-			text, _ := os.ReadFile(filepath.Join(r.dir, "pid"))
+			text, _ := os.ReadFile(filepath.Join(r.task.dir, "pid"))
 			pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
 			if err != nil {
 				continue
@@ -104,7 +193,7 @@ func (r *running) awaitReady(ctx context.Context) error {
 			}
 		}
 		var err error
-		if s, err = r.load(ctx, 1, time.Second, 1); err != nil || s.Conns == 1 {
+		if s, err = r.generate(ctx, 1, time.Second, r.sc.load.first); err != nil || s.Done > 0 && s.Wrong == 0 {
 			return err
 		}
 	}
@@ -113,123 +202,83 @@ func (r *running) awaitReady(ctx context.Context) error {
 
 // stop ends the server, first gently, and what it leaves behind.
 func (r *running) stop() {
+	for _, h := range r.helpers {
+		h.stop()
+	}
 	if r.process != nil {
 		r.process.Signal(syscall.SIGTERM)
 		kill := time.AfterFunc(stopTime, func() { r.process.Kill() })
 		r.process.Wait()
 		kill.Stop()
 	}
-	if err := r.group.remove(); err != nil {
-		fmt.Fprintf(os.Stderr, "bench: removing the control group of %s: %v\n", r.name, err)
+	if r.notify != nil {
+		r.notify.close()
+	}
+	for _, g := range []group{r.group, r.aside} {
+		if err := g.remove(); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: removing the control group of %s: %v\n", r.name, err)
+		}
 	}
 	// What the server had started is ours now; nothing else of ours runs at this point.
 	for pid := 1; pid > 0; {
 		pid, _ = syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
 	}
-	os.RemoveAll(r.dir)
+	os.RemoveAll(r.task.dir)
 }
 
-// load runs the generator for d or count connections.
-func (r *running) load(ctx context.Context, inFlight int, d time.Duration, count int) (Sample, error) {
-	args := []string{addr, fmt.Sprint(r.sc.port()), fmt.Sprint(inFlight), fmt.Sprint(d.Seconds()), fmt.Sprint(count), fmt.Sprint(r.threads)}
-	want := "ok\n"
-	if r.sc.mux {
-		args, want = append(args, muxName), r.ack+want
-	}
-	c := exec.CommandContext(ctx, filepath.Join(r.bench.dir, "load"), args...)
-	c.Stdin = strings.NewReader(want)
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := c.Output()
-	if err != nil {
-		return Sample{}, fmt.Errorf("load generator: %w", err)
-	}
-	return parseLoad(string(out))
+// A helper is a program of c/ that runs beside the load until its standard
+// input ends or it is killed.
+type helper struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	out   *bufio.Reader
 }
 
-// sample measures once, and again where others disturbed it; of disturbed
-// tries only, the least disturbed one is kept, and marked.
-func (r *running) sample(ctx context.Context, inFlight int, d time.Duration) (best Sample, err error) {
-	for try := 1; ; try++ {
-		s, err := r.try(ctx, inFlight, d)
-		if err != nil {
-			return s, err
-		}
-		s.Scenario, s.Server, s.InFlight, s.Disturbed = r.sc.name, r.name, inFlight, s.Others > disturbing
-		if try == 1 || s.Others < best.Others {
-			best = s
-		}
-		if !best.Disturbed || try >= r.perSample || r.retries == 0 || ctx.Err() != nil {
-			return best, nil
-		}
-		r.retries--
-		awaitQuiet(ctx, r.cpus)
+func (r *running) help(program string, args ...string) (*helper, error) {
+	h := &helper{cmd: exec.Command(filepath.Join(r.bench.dir, program), args...)}
+	stdin, err := h.cmd.StdinPipe()
+	if err != nil {
+		return nil, err
 	}
+	out, err := h.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	h.stdin, h.out = stdin, bufio.NewReader(out)
+	h.cmd.Stderr = os.Stderr
+	if err := startIn(h.cmd, r.aside); err != nil {
+		return nil, err
+	}
+	r.helpers = append(r.helpers, h)
+	return h, nil
 }
 
-func (r *running) try(ctx context.Context, inFlight int, d time.Duration) (Sample, error) {
-	began := time.Now()
-	busy, err := machineBusy()
-	if err != nil {
-		return Sample{}, err
-	}
-	cpu, err := r.group.cpu(r.process.Pid)
-	if err != nil {
-		return Sample{}, fmt.Errorf("%s has gone: %w", r.name, err)
-	}
-	s, err := r.load(ctx, inFlight, d, 1<<30)
-	if err != nil {
-		return s, err
-	}
-	busy2, err := machineBusy()
-	if err != nil {
-		return s, err
-	}
-	cpu2, err := r.group.cpu(r.process.Pid)
-	if err != nil {
-		return s, fmt.Errorf("%s has gone: %w", r.name, err)
-	}
-	s.CPU = perConn(cpu2-cpu, s.Conns)
-	others := (busy2 - busy) - (cpu2 - cpu) - s.loadCPU
-	s.Others = max(0, others.Seconds()/time.Since(began).Seconds()/float64(r.cpus))
-	return s, nil
+func (h *helper) stop() {
+	h.stdin.Close()
+	h.cmd.Process.Kill()
+	h.cmd.Wait()
 }
 
-// strace counts the system calls of the server and of its children up to and
-// including the child's own: tiny's one write.
-func (r *running) strace(ctx context.Context, conns int) ([]Call, float64, error) {
-	table, said := filepath.Join(r.dir, "strace"), filepath.Join(r.dir, "strace.log")
-	log, err := os.Create(said)
+// hold opens connections that stay until stop: each sends text and waits for
+// answer bytes. All of them have to succeed.
+func (r *running) hold(ctx context.Context, count, answer int, text string) error {
+	args := []string{addr, fmt.Sprint(r.task.port), fmt.Sprint(count), fmt.Sprint(answer)}
+	if text != "" {
+		args = append(args, text)
+	}
+	h, err := r.help("hold", args...)
 	if err != nil {
-		return nil, 0, err
+		return err
 	}
-	defer log.Close()
-	c := exec.Command("strace", "-f", "-c", "-o", table, "-p", fmt.Sprint(r.process.Pid))
-	c.Stderr = log
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	if err := c.Start(); err != nil {
-		return nil, 0, err
-	}
-	for end := time.Now().Add(startTime); ; time.Sleep(5 * time.Millisecond) {
-		if text, _ := os.ReadFile(said); strings.Contains(string(text), "attached") {
-			break
-		}
-		if time.Now().After(end) {
-			c.Process.Kill()
-			c.Wait()
-			text, _ := os.ReadFile(said)
-			return nil, 0, fmt.Errorf("strace did not attach: %s", text)
-		}
-	}
-	s, err := r.load(ctx, 2, 20*time.Second, conns)
-	c.Process.Signal(os.Interrupt) // detaches, then prints its table
-	c.Wait()
+	stop := context.AfterFunc(ctx, func() { h.cmd.Process.Kill() })
+	defer stop()
+	line, err := h.out.ReadString('\n')
 	if err != nil {
-		return nil, 0, err
+		return fmt.Errorf("holding %d connections: %w", count, err)
 	}
-	f, err := os.Open(table)
-	if err != nil {
-		return nil, 0, err
+	if got := strings.TrimSpace(line); got != fmt.Sprint(count) {
+		return fmt.Errorf("of %d connections %s are held", count, got)
 	}
-	defer f.Close()
-	return parseStrace(f, s.Conns)
+	// Without an answer nothing else says that the server has accepted them.
+	return r.rest(ctx)
 }
