@@ -5,13 +5,14 @@ PREFIX   ?= /usr/local
 SYSCONF  ?= /etc
 FUZZTIME ?= 10s
 SOAK     ?= 100000
+SOAKTIME ?= 1h
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 STATICCHECK = go run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK = go run golang.org/x/vuln/cmd/govulncheck@v1.6.0
 MANPAGES    = $(wildcard cmd/*/*.[1-8])
 
-.PHONY: all build try deps test race check soak lint fmt vet staticcheck man vuln fuzz cover bench install dist clean
+.PHONY: all build try deps test race check soak lint fmt vet staticcheck man vuln fuzz cover bench bench-full bench-attack install dist clean
 
 all: build
 
@@ -34,9 +35,10 @@ race:
 
 check: deps lint race
 
-# Many instances of every kind, on the programs as they are shipped.
+# Many instances of every kind, on the programs as they are shipped; no fewer than
+# a fifth of SOAK where a kind takes longer than SOAKTIME.
 soak:
-	go test ./cmd/tcpmuxd -run '^Test(Soak|SpoofedSources)$$' -v -timeout 20m -soak $(SOAK)
+	go test ./cmd/tcpmuxd -run '^Test(Soak|SpoofedSources)$$' -v -timeout 28m -soak $(SOAK) -soak-time $(SOAKTIME)
 
 lint: fmt vet staticcheck man
 
@@ -59,18 +61,23 @@ man:
 vuln:
 	$(GOVULNCHECK) ./...
 
-# Every fuzz target for FUZZTIME; go test takes one at a time.
+# Every fuzz target for FUZZTIME.
 fuzz:
-	@grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' cmd pkg | sort | while IFS=: read -r file func; do \
-		name=$${func#func }; echo "fuzz $$name in $$(dirname $$file) for $(FUZZTIME)"; \
-		go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) </dev/null || exit 1; \
-	done
+	contrib/ci/fuzz $(FUZZTIME)
 
 cover:
 	go test -coverprofile=bin/cover.out ./... && go tool cover -func=bin/cover.out | tail -n 1
 
+# As root: the main table in two minutes, and everything with the bars.
 bench: build
-	go run ./contrib/bench $(BENCHFLAGS)
+	go run ./contrib/bench -rounds 3 $(BENCHFLAGS)
+
+bench-full: build
+	go run ./contrib/bench -full $(BENCHFLAGS)
+
+# As root, some minutes: floods, sieges and scans, and what an honest user notices.
+bench-attack: build
+	go run ./contrib/bench -attack -rounds 2 -sample 1500ms $(BENCHFLAGS)
 
 # As root, who need not have Go: what make has built is installed, not built.
 install:

@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/account"
 	"github.com/tcpmuxd/tcpmuxd/pkg/config"
+	"github.com/tcpmuxd/tcpmuxd/pkg/config/front"
 	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
@@ -23,14 +23,9 @@ import (
 func check(args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("check")
 	asRoot := flags.Bool("r", false, "")
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		usage(stdout)
-		return exitOK
-	case err != nil:
-		return misused(stderr, "check: %v", err)
-	case flags.NArg() == 0:
-		return misused(stderr, "check: no file given")
+	dialect := flags.String("dialect", "", "")
+	if code := parseFiles(flags, args, stdout, stderr); code >= 0 {
+		return code
 	}
 	accounts := account.Open(account.System(), getent)
 	options := config.System(accounts)
@@ -41,7 +36,12 @@ func check(args []string, stdout, stderr io.Writer) int {
 	}
 	code, rights := exitOK, false
 	for _, arg := range flags.Args() {
-		file := config.Load(arg)
+		source, err := front.Source(*dialect, arg)
+		if err != nil {
+			return misused(stderr, "check: %v", err)
+		}
+		file := source(config.NewDisk())
+		file.SkipBad = false // which is for serving; here all of it counts
 		table, warnings, err := config.Compile(file, options)
 		for _, w := range warnings {
 			fmt.Fprintf(stderr, "tcpmuxctl: warning: %v\n", w)

@@ -18,7 +18,7 @@ var version = "devel"
 // The exit codes, see tcpmuxctl(8).
 const (
 	exitOK    = 0
-	exitError = 1  // a configuration has errors
+	exitError = 1  // a configuration has errors, or the daemon does not do it
 	exitUsage = 64 // EX_USAGE
 )
 
@@ -31,7 +31,10 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		{"check", "[-r] file ...", "report every error in configuration files; -r: for\n                       a daemon that root runs", check},
+		{"check", "[-r] file ...", "report every error in configuration files; -r: for\n                                a daemon that root runs", check},
+		{"convert", "[-to form] file ...", "write the TOML of an inetd.conf or xinetd.conf or,\n                                with -to systemd, units, into -o directory, over what\n                                is there with -f; and a report of what was guessed,\n                                changed or lost to standard error", convert},
+		{"bans", "[-s socket]", "list the sources that the running daemon holds off", bans},
+		{"unban", "[-s socket] source ...", "hold a source off no longer", unban},
 	}
 }
 
@@ -66,10 +69,31 @@ func newFlags(name string) *flag.FlagSet {
 	return flags
 }
 
+// parse reads the arguments of a command. The command is over, with that code, if
+// it does not return -1.
+func parse(flags *flag.FlagSet, args []string, stdout, stderr io.Writer) (code int) {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		usage(stdout)
+		return exitOK
+	case err != nil:
+		return misused(stderr, "%s: %v", flags.Name(), err)
+	}
+	return -1
+}
+
+// parseFiles is parse for a command that wants files.
+func parseFiles(flags *flag.FlagSet, args []string, stdout, stderr io.Writer) (code int) {
+	if code = parse(flags, args, stdout, stderr); code < 0 && flags.NArg() == 0 {
+		return misused(stderr, "%s: no file given", flags.Name())
+	}
+	return code
+}
+
 func usage(w io.Writer) {
 	fmt.Fprint(w, "usage: tcpmuxctl command [argument ...]\n       tcpmuxctl -V | -h\n\nLook after tcpmuxd. The commands are:\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-20s %s\n", c.name+" "+c.args, c.help)
+		fmt.Fprintf(w, "  %-28s  %s\n", c.name+" "+c.args, c.help)
 	}
 	fmt.Fprint(w, "\n  -V, -h  print the version, print this\n")
 }

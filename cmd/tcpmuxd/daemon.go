@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -24,56 +27,63 @@ import (
 )
 
 type daemon struct {
-	path   string
+	*call
 	stderr io.Writer
+	pid    *pidFile // nil: there is none
 
 	log    *slog.Logger
 	level  slog.LevelVar
 	format service.LogFormat
 	writer *logs.Writer
+	file   *logFile // what it writes to; nil if that is no file
 
 	supervisor *supervisor.Supervisor
 	manager    manager
-	file       *config.File  // of the running table
-	grace      time.Duration // of the running table
+	reading    *config.Reading // of the running table
+	grace      time.Duration   // of the running table
+	control    controlSocket
 
 	addresses func(netip.Addr, string) bool // see config.Options.Up; nil in the running daemon, which finds out itself
 	loading   bool                          // a load is under way and will come on loaded
-	asked     [2]bool                       // what is to be loaded after it
+	asked     [kinds]bool                   // what is to be loaded after it
 	loaded    chan loaded
+
+	sets        *watch // nil: there are none, or nobody could watch
+	setsChanged chan struct{}
 }
 
 // What a load reads.
 const (
 	fromDisk  = iota // the file
 	usersOnly        // the users of the running table; the file is not looked at
+	setsOnly         // the same for the files of its sets
+	kinds            // how many there are
 )
 
 // A loaded is what a load has come to.
 type loaded struct {
-	what     int
-	began    time.Time
-	file     *config.File
-	table    *service.Table
-	warnings []*config.Problem
-	err      error
+	*config.Reading
+	what  int
+	began time.Time
 }
 
-// load compiles a file, the one on disk where none is given.
-func (d *daemon) load(file *config.File) loaded {
-	l := loaded{what: fromDisk, began: time.Now(), file: file}
+// load reads and compiles the file, or compiles once more what was read then.
+func (d *daemon) load(what int) loaded {
+	l := loaded{what: what, began: time.Now()}
 	// Users are looked up anew every time.
 	options := config.System(account.Open(account.System(), getent))
 	options.Native, _ = spawn.Native()
 	options.Up = d.addresses
 	options.Passed = d.manager.passed
-	if file == nil {
-		l.file = config.Load(d.path)
-	} else {
-		l.what = usersOnly
+	switch {
+	case d.reading == nil:
+		l.Reading = config.Read(d.open(d.files), options)
+	case what == fromDisk:
+		l.Reading = d.reading.Read(options)
+	default:
 		options.VanishedUsers = true
+		l.Reading = d.reading.Compile(options)
 	}
-	l.table, l.warnings, l.err = config.Compile(l.file, options)
 	return l
 }
 
@@ -89,23 +99,26 @@ func (d *daemon) reload(what int) {
 	if d.loading {
 		return
 	}
-	var file *config.File
 	switch {
 	case d.asked[fromDisk]:
-		d.asked = [2]bool{} // it looks the users up as well
+		what = fromDisk
+		d.asked = [kinds]bool{} // it looks at the others as well
 	case d.asked[usersOnly]:
+		what = usersOnly
 		d.asked[usersOnly] = false
-		file = d.file
+	case d.asked[setsOnly]:
+		what = setsOnly
+		d.asked[setsOnly] = false
 	default:
 		return
 	}
 	d.loading = true
-	if file == nil {
+	if what == fromDisk {
 		d.manager.notifier.Reloading()
 	}
 	go func() {
 		var l loaded
-		d.supervisor.Spare(func() { l = d.load(file) })
+		d.supervisor.Spare(func() { l = d.load(what) })
 		d.loaded <- l
 	}()
 }
@@ -114,34 +127,57 @@ func (d *daemon) reload(what int) {
 func (d *daemon) apply(l loaded) {
 	d.loading = false
 	defer d.reloadAsked()
-	d.logWarnings(l.warnings)
-	err := l.err
-	if err == nil {
-		err = d.supervisor.Apply(l.table)
+	if l.what == setsOnly {
+		d.watchSets(l.SetFiles()) // a link may lead elsewhere now
+		if l.Reading == d.reading {
+			return // something else in their directories has changed
+		}
+	}
+	if l.Reading != d.reading {
+		// Reading leaves more behind than the table takes, which some later
+		// collection would find, in the middle of something else.
+		defer debug.FreeOSMemory()
+	}
+	d.logWarnings(l.Warnings)
+	err := l.Err
+	switch {
+	case err != nil:
+	case l.what == fromDisk:
+		err = d.supervisor.Apply(l.Table)
+	default:
+		err = d.supervisor.Refresh(l.Table)
 	}
 	switch {
 	case errors.Is(err, supervisor.ErrStopping):
 	case err != nil && l.what == usersOnly:
 		d.logErrors("users changed, but the table cannot be made again", err)
+	case err != nil && l.what == setsOnly:
+		d.logErrors("sets changed, but the table cannot be made again", err)
 	case err != nil:
 		d.logErrors("reload failed, the old table runs on", err)
 		d.manager.reloadFailed()
 	case l.what == usersOnly:
+		d.reading = l.Reading
 		d.log.Info("users read again")
+	case l.what == setsOnly:
+		d.reading = l.Reading
+		d.log.Info("sets read again")
 	default:
 		d.running(l)
-		d.level.Set(level(l.table.Server))
-		if l.table.Server.LogFormat != d.format {
+		d.level.Set(level(l.Table.Server))
+		if l.Table.Server.LogFormat != d.format {
 			d.log.Warn("log_format has changed: it takes effect when the daemon is started again")
 		}
-		d.log.Info("reloaded", "file", d.path, "rows", len(l.table.Services), "took", time.Since(l.began).Round(time.Microsecond))
+		d.log.Info("reloaded", "file", d.files[0], "rows", len(l.Table.Services), "took", time.Since(l.began).Round(time.Microsecond))
 	}
 }
 
 // running notes that what was loaded is what runs.
 func (d *daemon) running(l loaded) {
-	d.file, d.grace = l.file, l.table.Server.Grace
-	d.manager.serving(len(l.table.Services))
+	d.reading, d.grace = l.Reading, l.Table.Server.Grace
+	d.watchSets(l.SetFiles())
+	d.listenControl(l.Table.Server.Control)
+	d.manager.serving(len(l.Table.Services))
 	d.manager.status(d.supervisor.Instances())
 }
 
@@ -201,25 +237,60 @@ func (d *daemon) watchAccounts(ctx context.Context) <-chan struct{} {
 }
 
 // startLog has everything from here on logged as the table says.
-func (d *daemon) startLog(server service.Server) {
-	handler := func(w io.Writer) slog.Handler {
-		o := &slog.HandlerOptions{Level: &d.level}
-		if server.LogFormat == service.LogJSON {
-			return slog.NewJSONHandler(w, o)
-		}
-		return slog.NewTextHandler(w, o)
+func (d *daemon) startLog(server service.Server) error {
+	out, err := d.openLog(d.stderr)
+	if err != nil {
+		return fmt.Errorf("opening the log: %w", err)
 	}
-	d.writer = logs.New(d.stderr, func(n uint64) []byte {
+	d.file, _ = out.(*logFile)
+	asJSON := server.LogFormat == service.LogJSON
+	d.writer = logs.New(out, func(n uint64) []byte {
 		var b bytes.Buffer
-		slog.New(handler(&b)).Warn("log lines were dropped: whoever reads the log is too slow", "lines", n)
+		h := slog.Handler(slog.NewTextHandler(&b, nil))
+		if asJSON {
+			h = slog.NewJSONHandler(&b, nil)
+		}
+		slog.New(h).Warn("log lines were dropped: whoever reads the log is too slow", "lines", n)
 		return b.Bytes()
 	})
 	d.format = server.LogFormat
 	d.level.Set(level(server))
-	d.log = slog.New(handler(d.writer))
+	d.log = slog.New(logs.NewHandler(d.writer, asJSON, &d.level))
+	return nil
+}
+
+// rotateLog opens the file of the log again.
+func (d *daemon) rotateLog() {
+	if d.file == nil {
+		return
+	}
+	if err := d.file.reopen(); err != nil {
+		d.log.Error("cannot open the log again", "error", err.Error())
+	}
 }
 
 func (d *daemon) stopLog() { d.writer.Close(time.Second) }
+
+// dump logs how things are, and writes it to where it is looked for.
+func (d *daemon) dump() {
+	var file bytes.Buffer
+	lines := slog.New(slog.NewTextHandler(&file, nil))
+	d.supervisor.Dump(func(msg string, attrs ...slog.Attr) {
+		d.log.LogAttrs(context.Background(), slog.LevelInfo, msg, attrs...)
+		lines.LogAttrs(context.Background(), slog.LevelInfo, msg, attrs...)
+	})
+	if d.dumpFile == "" {
+		return
+	}
+	// Not to be read before all of it is there.
+	err := os.WriteFile(d.dumpFile+".new", file.Bytes(), 0o600)
+	if err == nil {
+		err = os.Rename(d.dumpFile+".new", d.dumpFile)
+	}
+	if err != nil {
+		d.log.Warn("cannot write the state to its file", "error", err.Error())
+	}
+}
 
 func level(server service.Server) slog.Level {
 	switch server.LogLevel {

@@ -185,6 +185,28 @@ func serveAs(t testing.TB, table string, h *how) *daemon {
 	return d
 }
 
+// launchOn launches the daemon on a file of whatever kind. waitFor waits until its
+// log has something.
+func launchOn(t testing.TB, conf string) (d *daemon, waitFor func(what string)) {
+	t.Helper()
+	path := filepath.Join(tempDir(t), "log")
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = launch(t, "", &how{args: []string{"-c", conf}, stderr: file})
+	return d, func(what string) {
+		t.Helper()
+		var text []byte
+		if !poll(bound, func() bool {
+			text, _ = os.ReadFile(path)
+			return strings.Contains(string(text), what)
+		}) {
+			t.Fatalf("no %q in the log:\n%s", what, text)
+		}
+	}
+}
+
 // launch starts a daemon and waits for nothing.
 func launch(t testing.TB, table string, h *how) *daemon {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -51,6 +52,8 @@ func becomeStopper() {
 // other rows are served as ever, and its own is when it has stopped that.
 func TestStoppedChildrenConcernTheirRowOnly(t *testing.T) {
 	mux, theirs := local(t), local(t)
+	// To enter it takes a while, in which the child is its user's already.
+	long := strings.Repeat("/usr/..", 500) + "/usr"
 	d := serveAs(t, fmt.Sprintf(jsonLog+`
 [defaults]
 exec = ["/bin/echo", "ok"]
@@ -64,7 +67,8 @@ listen = [%q]
 user = "%d"
 group = "%d"
 listen = [%q]
-`, mux, hostile, hostile, theirs), &how{shipped: true})
+cwd = %q
+`, mux, hostile, hostile, theirs, long), &how{shipped: true})
 	stopper := exec.Command(os.Args[0])
 	stopper.Env = []string{stopperEnv + "=1"}
 	if err := stopper.Start(); err != nil {

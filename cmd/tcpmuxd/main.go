@@ -18,6 +18,10 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/account"
+	"github.com/tcpmuxd/tcpmuxd/pkg/config"
+	"github.com/tcpmuxd/tcpmuxd/pkg/config/front"
+	"github.com/tcpmuxd/tcpmuxd/pkg/ident"
 	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 	"github.com/tcpmuxd/tcpmuxd/pkg/supervisor"
@@ -43,13 +47,53 @@ func main() {
 		fmt.Fprintf(os.Stderr, "tcpmuxd: error: %v\n", err)
 		os.Exit(exitSystem)
 	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 
-func run(args []string, stdout, stderr io.Writer) int {
+// run reads the command line of whatever the daemon is called as, and does what it
+// says.
+func run(argv []string, stdout, stderr io.Writer) int {
+	name, args := persona(argv)
+	var c *call
+	var err error
+	words := xinetdUsage
+	switch name {
+	case "tcpmuxd":
+		return asItself(args, stdout, stderr)
+	case "xinetd":
+		c, err = asXinetd(args)
+	default:
+		words = inetdUsage
+		c, err = asInetd(name, args)
+	}
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(stdout, words)
+		return exitOK
+	case errors.Is(err, errVersion):
+		fmt.Fprintln(stdout, name+": tcpmuxd", version)
+		return exitOK
+	case err != nil:
+		fmt.Fprintf(stderr, "%s: error: %v\n%s\n", name, err, words)
+		return exitUsage
+	case c.background && !isBackground():
+		return background(name, stderr)
+	case c.background:
+		nameProcess(name)
+	}
+	return newDaemon(c, stderr).serve()
+}
+
+func newDaemon(c *call, stderr io.Writer) *daemon {
+	return &daemon{call: c, stderr: stderr, loaded: make(chan loaded, 1), setsChanged: make(chan struct{}, 1)}
+}
+
+// asItself is the daemon under its own name.
+func asItself(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("tcpmuxd", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	file := flags.String("c", defaultConfig, "")
+	dialect := flags.String("dialect", "", "")
 	test := flags.Bool("t", false, "")
 	show := flags.Bool("V", false, "")
 	twin := flags.Bool("portable-spawn", false, "")
@@ -68,15 +112,22 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "tcpmuxd", version)
 		return exitOK
 	}
+	if _, err := front.Source(*dialect, *file); err != nil {
+		fmt.Fprintf(stderr, "tcpmuxd: error: %v\n%s\n", err, usage)
+		return exitUsage
+	}
 	spawn.Use(*twin)
-	d := &daemon{path: *file, stderr: stderr, loaded: make(chan loaded, 1)}
+	d := newDaemon(&call{name: "tcpmuxd", files: []string{*file}, portable: *twin, open: func(files []string) config.Source {
+		source, _ := front.Source(*dialect, files...) // the command line was right
+		return source
+	}}, stderr)
 	if *test {
 		return d.test(stdout)
 	}
-	return d.serve(*twin)
+	return d.serve()
 }
 
-const usage = `usage: tcpmuxd [-c file] [-t] [-portable-spawn]
+const usage = `usage: tcpmuxd [-c file] [-dialect name] [-t] [-portable-spawn]
        tcpmuxd -V | -h`
 
 // test reads and compiles the configuration, and serves nothing.
@@ -86,24 +137,21 @@ func (d *daemon) test(stdout io.Writer) int {
 	for _, err := range d.manager.problems {
 		fmt.Fprintf(d.stderr, "tcpmuxd: warning: a passed socket is not used: %v\n", err)
 	}
-	l := d.load(nil)
-	for _, w := range l.warnings {
+	l := d.load(fromDisk)
+	for _, w := range l.Warnings {
 		fmt.Fprintf(d.stderr, "tcpmuxd: warning: %v\n", w)
 	}
-	if l.err != nil {
-		printErrors(d.stderr, l.err)
+	if l.Err != nil {
+		d.printErrors(l.Err)
 		return exitError
 	}
-	fmt.Fprintf(stdout, "%s: ok, %d rows, %d warnings\n", d.path, len(l.table.Services), len(l.warnings))
+	fmt.Fprintf(stdout, "%s: ok, %d rows, %d warnings\n", d.files[0], len(l.Table.Services), len(l.Warnings))
 	return exitOK
 }
 
-// serve runs the daemon in the foreground until a signal ends it.
-func (d *daemon) serve(portable bool) int {
-	// A daemon of a few megabytes gains nothing from a large heap.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
+// serve runs the daemon until a signal ends it.
+func (d *daemon) serve() int {
+	setCollector(readingHeap)
 	// Apart, so that no number of SIGHUPs can push a SIGTERM out; two of those,
 	// because the second one hurries.
 	hup, term := make(chan os.Signal, 1), make(chan os.Signal, 2)
@@ -111,21 +159,38 @@ func (d *daemon) serve(portable bool) int {
 	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	// Caught and not ignored, because children inherit what is ignored.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	usr1 := make(chan os.Signal, 1)
+	signal.Notify(usr1, syscall.SIGUSR1)
 	odd := make(chan os.Signal, 1)
 	signal.Notify(odd, meaningless...)
 
-	d.manager.take()
-	l := d.load(nil)
-	if l.err != nil {
-		printErrors(d.stderr, l.err)
+	if err := d.leaveDirectory(); err != nil {
+		d.printErrors(err)
+		return exitSystem
+	}
+	if err := d.lockPidFile(); err != nil {
+		d.printErrors(err)
 		return exitError
 	}
-	d.startLog(l.table.Server)
+	defer d.removePidFile()
+	d.manager.take()
+	l := d.load(fromDisk)
+	if l.Err != nil {
+		d.printErrors(l.Err)
+		return exitError
+	}
+	if err := d.startLog(l.Table.Server); err != nil {
+		d.printErrors(err)
+		return exitError
+	}
 	defer d.stopLog()
 	d.manager.start(d.log)
-	d.logWarnings(l.warnings)
+	for _, w := range d.warnings {
+		d.log.Warn("command line", "at", w)
+	}
+	d.logWarnings(l.Warnings)
 	switch ok, why := spawn.Native(); {
-	case portable:
+	case d.portable:
 		d.log.Info("children are started the portable way")
 	case why != "":
 		d.log.Warn("spawning is not what it could be", "native", ok, "reason", why)
@@ -137,37 +202,54 @@ func (d *daemon) serve(portable bool) int {
 		return exitSystem
 	}
 	d.supervisor = s
+	s.Identify(ident.New(func() *account.DB { return account.Open(account.System(), getent) }))
 	s.Pass(d.manager.passed)
-	if err := s.Apply(l.table); err != nil {
+	if err := s.Apply(l.Table); err != nil {
 		d.logErrors("cannot serve", err)
 		d.manager.end(each(err)[0])
 		return exitError
 	}
+	// Now, so that the stacks of all the threads that Run makes are not where the
+	// table was read.
+	setCollector(servingHeap)
+	debug.FreeOSMemory()
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run() }()
-	d.log.Info("serving", "version", version, "file", d.path, "rows", len(l.table.Services), "pid", os.Getpid())
 	d.running(l)
+	d.log.Info("serving", "version", version, "file", d.files[0], "rows", len(l.Table.Services), "pid", os.Getpid())
+	d.announce()
+	defer d.closeControl()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	d.manager.watchdog(ctx, d.log, s.Alive)
+	d.manager.watchdog(ctx, s.Alive)
 	status, stop := d.manager.statusTicks()
 	defer stop()
+	defer d.stopSets()
 	accounts := d.watchAccounts(ctx)
 	for {
 		select {
 		case <-hup:
+			d.rotateLog()
 			d.reload(fromDisk)
 			d.passOn(syscall.SIGHUP)
+		case <-usr1:
+			d.dump()
 		case sig := <-odd:
 			d.log.Warn("signal without a meaning", "signal", sig.String())
 		case <-status:
 			d.manager.status(s.Instances())
 		case <-accounts:
 			d.reload(usersOnly)
+		case <-d.setsChanged:
+			d.reload(setsOnly)
 		case l := <-d.loaded:
 			d.apply(l)
 		case sig := <-term:
+			d.retirePidFile()
 			d.log.Info("stopping", "signal", sig.String())
+			if sig == syscall.SIGQUIT && d.quitLeaves {
+				s.Leave()
+			}
 			d.manager.stopping(s.Instances(), d.grace)
 			s.Stop(term)
 		case err := <-ended:
@@ -182,10 +264,36 @@ func (d *daemon) serve(portable bool) int {
 	}
 }
 
+// How far the heap may grow over what is in use, in percent. A daemon of a few
+// megabytes gains nothing from a large heap; reading a table makes more garbage than
+// it leaves in use, and its collection, again and again, would take longer than to
+// make it.
+const (
+	servingHeap = 50
+	readingHeap = 400
+)
+
+// setCollector lets the heap grow so far, unless GOGC says how far.
+func setCollector(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+}
+
+// leaveDirectory goes to the root directory, where children start unless their row
+// says otherwise, so that the file system that the daemon was started in can be
+// unmounted. The files are found again.
+func (d *daemon) leaveDirectory() error {
+	if err := d.absolute(); err != nil {
+		return fmt.Errorf("finding the directory that the daemon was started in: %w", err)
+	}
+	return os.Chdir("/")
+}
+
 // printErrors writes each problem of a configuration on a line of its own.
-func printErrors(w io.Writer, err error) {
+func (d *daemon) printErrors(err error) {
 	for _, e := range each(err) {
-		fmt.Fprintf(w, "tcpmuxd: error: %v\n", e)
+		fmt.Fprintf(d.stderr, "%s: error: %v\n", d.name, e)
 	}
 }
 

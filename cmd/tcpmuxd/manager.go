@@ -35,47 +35,53 @@ type manager struct {
 	problems []error // what was passed and is no use
 	ignored  string  // why all of it was not for this process
 
+	log      *slog.Logger      // from start on, before which nobody is told anything
 	notifier *systemd.Notifier // nil: nobody wants to know
+	interval time.Duration     // of the watchdog; 0: there is none
+	badWatch error             // what is wrong with it
 	rows     int
 	failed   bool // the last reload
 }
 
-// take finds out what the daemon was passed. There is no log yet.
+// take finds out what the daemon was passed, and takes it out of the environment,
+// which is from now on what it is at every reload: a table is made of it, too.
+// There is no log yet.
 func (m *manager) take() {
 	m.passed, m.ignored, m.problems = systemd.Take(systemd.Find{
 		Now:     spawn.Inherited,
 		Inspect: listener.Inspect,
 		Close:   syscall.Close,
 	})
+	m.notifier = systemd.NewNotifier(func(err error) {
+		m.log.Warn("the service manager is not told", "error", err.Error())
+	})
+	m.interval, m.badWatch = systemd.Watchdog()
 }
 
-// start tells the log what take has found, and begins to notify.
+// start tells the log what take has found.
 func (m *manager) start(log *slog.Logger) {
+	m.log = log
 	for _, err := range m.problems {
 		log.Warn("a passed socket is not used", "error", err.Error())
 	}
 	if m.ignored != "" {
 		log.Debug("passed sockets are not for this process", "reason", m.ignored)
 	}
-	m.notifier = systemd.NewNotifier(func(err error) {
-		log.Warn("the service manager is not told", "error", err.Error())
-	})
 }
 
 // watchdog has the manager fed in the background until ctx ends.
-func (m *manager) watchdog(ctx context.Context, log *slog.Logger, alive func(most time.Duration) error) {
-	interval, err := systemd.Watchdog()
-	if err != nil {
-		log.Warn("the watchdog is off", "error", err.Error())
+func (m *manager) watchdog(ctx context.Context, alive func(most time.Duration) error) {
+	if m.badWatch != nil {
+		m.log.Warn("the watchdog is off", "error", m.badWatch.Error())
 	}
-	if m.notifier == nil || interval <= 0 {
+	if m.notifier == nil || m.interval <= 0 {
 		return
 	}
-	go m.notifier.Feed(ctx, interval, alive, func(err error) {
+	go m.notifier.Feed(ctx, m.interval, alive, func(err error) {
 		if err != nil {
-			log.Error("the watchdog is not fed", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
+			m.log.Error("the watchdog is not fed", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
 		} else {
-			log.Info("the watchdog is fed again")
+			m.log.Info("the watchdog is fed again")
 		}
 	})
 }
@@ -134,7 +140,7 @@ func (m *manager) statusTicks() (ticks <-chan time.Time, stop func()) {
 // meaningless are signals that other super-servers have a use for. Go drops what
 // nobody has asked for, and the first process of a container loses them in any
 // case; so they are caught, for the log to say that nothing was done.
-var meaningless = []os.Signal{syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM}
+var meaningless = []os.Signal{syscall.SIGUSR2, syscall.SIGALRM}
 
 // passOn gives a signal that is not only for the first process of a container to
 // those others that can do something with it.

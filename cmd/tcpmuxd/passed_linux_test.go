@@ -79,6 +79,7 @@ func TestSocketActivate(t *testing.T) {
 			}
 			d.reload(passedTable + c.more)
 			open(t, "", addrs[0], "env").Close()
+			d.waitForN(2, "end", "service", "tcpmux/+env")
 			for _, e := range d.events("configuration") {
 				t.Errorf("%v", e)
 			}
@@ -241,7 +242,7 @@ func TestPassedWithSignalsBlocked(t *testing.T) {
 func TestUnderSystemd(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	cmd := exec.Command("../../contrib/ci/systemd.sh", programs.tcpmuxd, programs.tcpmux)
+	cmd := exec.Command("../../contrib/ci/systemd.sh", programs.tcpmuxd, programs.tcpmux, programs.ctl)
 	cmd.WaitDelay = 10 * time.Second
 	timer := time.AfterFunc(4*bound, func() { cmd.Process.Signal(syscall.SIGTERM) })
 	defer timer.Stop()

@@ -1,10 +1,11 @@
 #!/bin/bash
 # Runs tcpmuxd and the units of contrib/systemd under a real systemd: sockets of
-# all kinds, reload, watchdog, restart, stop, hardening. It prints what it looks
-# at, and ends with 0 if all of it is so.
+# all kinds, reload, watchdog, restart, stop, hardening; and the units that
+# tcpmuxctl makes of a table. It prints what it looks at, and ends with 0 if all of
+# it is so.
 #
-# usage: systemd.sh tcpmuxd tcpmux
-#   as root; the two are static programs
+# usage: systemd.sh tcpmuxd tcpmux tcpmuxctl
+#   as root; the first two are static programs
 #
 # The systemd is the first process of namespaces of its own. Its root is an
 # overlay of the machine's whose writes go to memory, its /tmp, /run and /dev are
@@ -14,14 +15,15 @@
 set -euo pipefail
 shopt -s inherit_errexit
 
-if [ $# != 2 ] || [ "$(id -u)" != 0 ]; then
-	echo "usage, as root: $0 tcpmuxd tcpmux" >&2
+if [ $# != 3 ] || [ "$(id -u)" != 0 ]; then
+	echo "usage, as root: $0 tcpmuxd tcpmux tcpmuxctl" >&2
 	exit 64
 fi
 if [ -z "${SYSTEMD_SH-}" ]; then
 	exec env SYSTEMD_SH=inside unshare --mount --propagation private "$0" "$@"
 fi
 units=$(cd "$(dirname "$0")/../systemd" && pwd)
+ctl=$3
 
 # A directory in memory, which goes with this script's mount namespace.
 base=$(mktemp -d /var/tmp/tcpmuxd-systemd-XXXXXX)
@@ -300,4 +302,96 @@ main=$(property MainPID)
 grep -qP '^NoNewPrivs:\t1$' <<<"$(inside cat "/proc/$main/status")" || fail "NoNewPrivs is not set"
 inside systemctl stop test-{direct,udp,unix,seq}.socket tcpmuxd.socket tcpmuxd.service
 is Result success || fail "the result is $(property Result)"
+
+echo "== a table as units, without the daemon"
+cat >"$base/run/converted.toml" <<'T'
+[defaults]
+user = "nobody"
+[service."conv-cat"]
+listen = "127.0.0.1:2011"
+exec = ["/bin/cat"]
+[service.args]
+listen = ["127.0.0.1:2012", "[::1]:2012"]
+argv0 = "$0 100%"
+exec = ["/usr/bin/perl", "-e", "$| = 1; print join('|', @ARGV, $ENV{A}, $<, (split / /, $()[0], umask, getpriority(0, 0))", "", ";", "$HOME", "${HOME}", "100%", "a\\b", "\"it's\"", "é", "tab\t"]
+env = { A = "b c %h $x \"q\" \\" }
+group = "daemon"
+umask = "027"
+nice = 3
+[service.dgram]
+socket = "dgram"
+wait = true
+listen = "127.0.0.1:2013"
+exec = ["/usr/bin/perl", "-e", 'open S, "+<&=0"; $peer = recv S, $b, 4096, 0; send S, $b, 0, $peer']
+[service.unix]
+listen = "/run/converted.stream"
+socket_mode = "0600"
+exec = ["/bin/cat"]
+[service.relay]
+listen = "127.0.0.1:2014"
+forward = "127.0.0.1:2011"
+[service.relay-unix]
+listen = "127.0.0.1:2015"
+forward = "/run/converted.stream"
+[service.relay6]
+listen = "127.0.0.1:2016"
+forward = "[::1]:2012"
+T
+mkdir "$base/run/converted"
+"$ctl" convert -to systemd -o "$base/run/converted" "$base/run/converted.toml" || fail "the table is not converted"
+if "$ctl" convert -to systemd -o "$base/run/converted" "$base/run/converted.toml" 2>"$base/run/again"; then fail "units are written over"; fi
+[ "$(grep -c 'is there already' "$base/run/again")" = 14 ] || fail "not all of them are said to be there: $(cat "$base/run/again")"
+sockets=()
+for unit in "$base"/run/converted/*; do
+	name=${unit##*/}
+	cp "$unit" "$system"
+	dropin "$name"
+	case $name in *.socket) sockets+=("$name") ;; esac
+done
+inside systemctl daemon-reload
+inside systemctl start "${sockets[@]}"
+echoes stream 2011 converted
+# What it says is the same as tcpmuxd's program says: every word as it is written.
+args=$(ask stream 2012 x)
+want=$(printf '|;|$HOME|${HOME}|100%%|a\\b|"it'"'"'s"|é|tab\t|b c %%h $x "q" \\|%s|%s|23|3' "$(id -u nobody)" "$(getent group daemon | cut -d: -f3)")
+[ "$args" = "$want" ] || fail "the arguments are $args, not $want"
+echoes dgram 2013 converted
+echoes dgram 2013 again
+[ "$(inside stat -c %a /run/converted.stream)" = 600 ] || fail "the mode is $(inside stat -c %a /run/converted.stream)"
+echoes stream /run/converted.stream converted
+echoes stream 2014 relayed
+echoes stream 2015 relayed
+[ "$(ask stream 2016 x)" = "$want" ] || fail "the relay to IPv6 does not"
+inside systemctl stop "${sockets[@]}"
+[ ! -e "$base/run/converted.stream" ] || fail "the socket is still there"
+
+echo "== Debian's unit for inetd, with only the program replaced"
+debian=/var/cache/tcpmuxd-check/lib/systemd/system/inetd.service # contrib/ci/deps
+ln -sf /usr/local/sbin/tcpmuxd "$root/usr/sbin/inetd"
+echo '7001 stream tcp nowait nobody /bin/cat cat' >"$root/etc/inetd.conf"
+cp $debian "$base/run/check"
+verify /run/check/inetd.service
+cp $debian "$system"
+dropin inetd.service '[Service]' StandardError=append:/run/inetd.log
+ln -s /dev/null "$system/network-online.target"
+inside systemctl daemon-reload
+inside systemctl start inetd.service # returns when it has said that it serves
+inetd() { inside systemctl show -P "$1" inetd.service; }
+[ "$(inetd ActiveState)" = active ] || fail "it is $(inetd ActiveState)"
+main=$(inetd MainPID)
+[ "$(inside cat /run/inetd.pid)" = "$main" ] || fail "the pid file has $(inside cat /run/inetd.pid), not $main"
+[ "$(inside cat "/proc/$main/comm")" = inetd ] || fail "update-inetd would not find it"
+echoes stream 7001 inetd
+echo '7002 stream tcp nowait nobody /bin/cat cat' >>"$root/etc/inetd.conf"
+inside systemctl reload inetd.service
+moved() { [ "$(ask stream 7002 hello)" = hello ]; }
+until_ moved
+fed=$(inetd WatchdogTimestampMonotonic)
+refed() { [ "$(inetd WatchdogTimestampMonotonic)" != "$fed" ]; }
+until_ refed
+[ "$(inetd MainPID)" = "$main" ] || fail "it was started again"
+inside systemctl stop inetd.service
+[ "$(inetd Result)" = success ] || fail "the result is $(inetd Result)"
+[ ! -e "$base/run/inetd.pid" ] || fail "the pid file is left"
+
 echo "== all of it is so"

@@ -7,6 +7,7 @@ package builtin
 
 import (
 	"encoding/binary"
+	"sync"
 	"time"
 )
 
@@ -38,10 +39,8 @@ const (
 )
 
 // pattern is so long that a stream is written in large pieces, from any of its
-// lines.
-var pattern = makePattern()
-
-func makePattern() []byte {
+// lines. It is made for the first who wants it.
+var pattern = sync.OnceValue(func() []byte {
 	b := make([]byte, 0, repeats*period)
 	for line := range repeats * printing {
 		for i := range lineText {
@@ -50,14 +49,14 @@ func makePattern() []byte {
 		b = append(b, '\r', '\n')
 	}
 	return b
-}
+})
 
 // Pattern is what chargen sends, to be sent again and again. It must not be
-// changed.
-func Pattern() []byte { return pattern }
+// changed. It is safe for concurrent use, as Line is.
+func Pattern() []byte { return pattern() }
 
 // Line is the n-th line of the pattern, with CRLF. It must not be changed.
 func Line(n uint) []byte {
 	i := int(n%printing) * LineSize
-	return pattern[i : i+LineSize : i+LineSize]
+	return pattern()[i : i+LineSize : i+LineSize]
 }

@@ -54,13 +54,12 @@ func Judge(m *kernel.Message, own Ports) Refusal {
 	return ""
 }
 
-const (
-	// batch is how many datagrams are taken at once.
-	batch = 32
-	// largest is more than a datagram can have. Memory that no datagram has
-	// filled is never touched.
-	largest = 64 << 10
-)
+// Batch is how many datagrams Receive takes at once.
+const Batch = 32
+
+// largest is more than a datagram can have. Memory that no datagram has filled
+// is never touched.
+const largest = 64 << 10
 
 // Datagrams receives and answers datagrams in batches, with memory that is made
 // once. It is not safe for concurrent use.
@@ -74,19 +73,15 @@ type Datagrams struct {
 
 // NewDatagrams makes a Datagrams.
 func NewDatagrams() *Datagrams {
-	return &Datagrams{in: kernel.NewBatch(batch, largest), out: kernel.NewOutbox(batch)}
+	return &Datagrams{in: kernel.NewBatch(Batch, largest), out: kernel.NewOutbox(Batch)}
 }
 
 // Receive takes a batch from a socket without waiting, and says how many that
-// are. The errors are those of kernel.Batch.Receive.
+// are: there may be more if it is Batch. The errors are those of kernel.Batch.Receive.
 func (d *Datagrams) Receive(fd int) (int, error) {
 	d.text = d.text[:0]
 	return d.in.Receive(fd)
 }
-
-// Full reports whether a number of datagrams that Receive has returned is as
-// much as it takes at once, so that there may be more.
-func Full(n int) bool { return n == batch }
 
 // Message is the i-th of the batch.
 func (d *Datagrams) Message(i int) kernel.Message { return d.in.Message(i) }
@@ -94,12 +89,12 @@ func (d *Datagrams) Message(i int) kernel.Message { return d.in.Message(i) }
 // Answer prepares the answer of a service to m, if it has any, and returns its
 // size. v6 says that the socket is of the family AF_INET6. now is asked once for
 // a batch.
-func (d *Datagrams) Answer(b service.Builtin, m kernel.Message, v6 bool, now func() time.Time) int {
+func (d *Datagrams) Answer(b service.Builtin, m *kernel.Message, v6 bool, now func() time.Time) int {
 	payload := d.payload(b, m.Data, now)
 	if payload == nil {
 		return 0
 	}
-	d.out.Answer(m, payload, v6)
+	d.out.Answer(*m, payload, v6)
 	return len(payload)
 }
 

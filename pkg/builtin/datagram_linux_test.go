@@ -59,7 +59,7 @@ func serve(t *testing.T, d *Datagrams, fd int, b service.Builtin, v6 bool, n int
 			if why := Judge(&m, nil); why != "" {
 				t.Fatalf("%v is refused: %s", m.Peer, why)
 			}
-			d.Answer(b, m, v6, time.Now)
+			d.Answer(b, &m, v6, time.Now)
 		}
 		if _, err := d.Send(fd); err != nil {
 			t.Fatal(err)
@@ -95,11 +95,11 @@ func TestAnswers(t *testing.T) {
 					t.Fatalf("the answer to %d bytes has %d, %v", len(question), n, err)
 				}
 			}
-			for range 3 * batch / 2 {
+			for range 3 * Batch / 2 {
 				client.Write(nil)
 			}
-			serve(t, d, fd, service.BuiltinChargen, network == "udp6", 3*batch/2)
-			for i := range 3 * batch / 2 {
+			serve(t, d, fd, service.BuiltinChargen, network == "udp6", 3*Batch/2)
+			for i := range 3 * Batch / 2 {
 				answer := make([]byte, 1000)
 				if n, err := client.Read(answer); err != nil || !bytes.Equal(answer[:n], Line(uint(i))) {
 					t.Fatalf("answer %d is %q, %v", i, answer[:n], err)

@@ -4,36 +4,129 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
 func (r *row) access() {
-	allowed := make(map[netip.Prefix]Pos)
-	allow := r.prefixes("access.allow", r.text.Access.Allow, func(p netip.Prefix, pos Pos) bool {
-		if _, ok := allowed[p]; !ok {
-			allowed[p] = pos
+	a := &r.text.Access
+	for _, l := range []struct {
+		key   string
+		list  List
+		write string
+	}{
+		{"access.allow", a.Allow, "would let everybody in; take it out, or write deny = [\"0.0.0.0/0\", \"::/0\"]"},
+		{"access.interfaces", a.Interfaces, "would let everybody in; take it out, or write an interface's name such as \"eth0\""},
+		{"access.local", a.Local, "would let everybody in; take it out, or write an address of this machine"},
+	} {
+		if l.list.IsSet() && len(l.list.V) == 0 {
+			r.errorf(l.key, l.list.Pos, "an empty list %s", l.write)
 		}
-		return true
-	})
-	deny := r.prefixes("access.deny", r.text.Access.Deny, func(p netip.Prefix, pos Pos) bool {
-		other, twice := allowed[p]
-		if twice {
-			r.errorf("access.deny", pos, "%s stands in allow, too (%s); take one of them out", p, other)
-		}
-		return !twice
-	})
-	if l := r.text.Access.Allow; l.IsSet() && len(l.V) == 0 {
-		r.errorf("access.allow", l.Pos, "an empty list would let everybody in; take it out, or write deny = [\"0.0.0.0/0\", \"::/0\"]")
 	}
-	rules, err := access.New(allow, deny)
+	errors := len(r.c.errors)
+	allow, deny := r.entries("access.allow", a.Allow), r.entries("access.deny", a.Deny)
+	r.bothWays(allow, deny)
+	r.svc.Access = r.rules(allow, deny, a.Allow.IsSet())
+	if len(r.c.errors) == errors {
+		r.shadowed(allow, deny)
+	}
+	if a.Local.IsSet() {
+		locals, err := access.NewListed(r.prefixes("access.local", a.Local, nil), nil)
+		if err != nil {
+			r.errorf("access.local", a.Local.Pos, "%v", err)
+		}
+		r.svc.Locals = locals
+	}
+	r.interfaces()
+	r.svc.Hours = r.hours()
+	r.users()
+}
+
+// rules makes rules of two lists; listed says that the first is there, even if
+// there is nothing in its sets. Where sets make a prefix stand in both it is
+// denied. Rows with the same lists have the same rules.
+func (r *row) rules(allow, deny []entry, listed bool) *access.Rules {
+	if len(allow) == 0 && len(deny) == 0 && !listed {
+		return nil
+	}
+	var key strings.Builder
+	denied := make(map[netip.Prefix]bool)
+	var out, in []netip.Prefix
+	for _, e := range deny {
+		key.WriteString(e.V + " ")
+		for _, p := range e.prefixes {
+			denied[p] = true
+			out = append(out, p)
+		}
+	}
+	fmt.Fprintf(&key, "| %v ", listed)
+	for _, e := range allow {
+		key.WriteString(e.V + " ")
+		for _, p := range e.prefixes {
+			if !denied[p] {
+				in = append(in, p)
+			}
+		}
+	}
+	if rules, ok := r.c.rules[key.String()]; ok {
+		return rules
+	}
+	rules, err := access.New(in, out)
+	if listed {
+		rules, err = access.NewListed(in, out)
+	}
 	if err != nil {
 		r.errorf("access", r.text.Access.Pos, "%v", err)
 	}
-	r.svc.Access = rules
-	r.users()
+	r.c.rules[key.String()] = rules
+	return rules
+}
+
+// bothWays reports prefixes that are written in both lists.
+func (r *row) bothWays(allow, deny []entry) {
+	allowed := make(map[netip.Prefix]Pos)
+	for _, e := range allow {
+		if _, ok := allowed[first(e)]; !ok && !e.set {
+			allowed[first(e)] = e.Pos
+		}
+	}
+	for _, e := range deny {
+		if other, twice := allowed[first(e)]; twice && !e.set {
+			r.errorf("access.deny", e.Pos, "%s stands in allow, too (%s); take one of them out", first(e), other)
+		}
+	}
+}
+
+// first is the prefix of an entry that is no set.
+func first(e entry) (p netip.Prefix) {
+	if !e.set {
+		p = e.prefixes[0]
+	}
+	return p
+}
+
+// interfaces reads access.interfaces.
+func (r *row) interfaces() {
+	var list []string
+	for _, s := range r.text.Access.Interfaces.V {
+		switch {
+		case !s.IsSet() || !r.plain("access.interfaces", s, maxDeviceName, "an interface's name such as \"eth0\""):
+			continue
+		case !validDevice(s.V):
+			r.errorf("access.interfaces", s.Pos, "%s is no interface's name; write one such as \"eth0\" instead", clip(s.V))
+			continue
+		case r.c.o.Up != nil && !r.c.asked.isUp(r.c.o, netip.Addr{}, s.V):
+			r.warnf("access.interfaces", s.Pos, "there is no interface %q; nobody comes in by it until there is", s.V)
+		}
+		list = append(list, s.V)
+	}
+	slices.Sort(list)
+	r.svc.Interfaces = slices.Compact(list)
 }
 
 // users reads access.uids and access.gids.
@@ -74,6 +167,31 @@ func (r *row) users() {
 	}
 }
 
+// judgesWays is judges for how and when a peer has to come.
+func (r *row) judgesWays() {
+	a := &r.text.Access
+	for _, b := range r.listen {
+		if b.Network.IP() {
+			continue
+		}
+		for _, l := range []struct {
+			key, what string
+			list      List
+		}{{"access.interfaces", "interface", a.Interfaces}, {"access.local", "address", a.Local}} {
+			if l.list.IsSet() {
+				r.errorf(l.key, l.list.Pos, "peers on %s come to no %s; take one of the two out, or make two rows", b.Endpoint, l.what)
+			}
+		}
+		if a.Hours.IsSet() && r.wait {
+			r.errorf("access.hours", a.Hours.Pos, "row %q has wait = true, so its program takes the peers of %s, and the kernel judges by the clock only what has an address; take it out", r.text.ID, b.Endpoint)
+		}
+		if a.HostsAccess.V && r.wait {
+			r.errorf("access.hosts_access", a.HostsAccess.Pos, "row %q has wait = true, so its program takes the peers of %s, and nobody can judge them before; write access.hosts_access = false in the row", r.text.ID, b.Endpoint)
+		}
+		return // one socket is enough
+	}
+}
+
 // judges checks that the row's access can judge the peers of each of its
 // sockets. A peer that nothing judges would be let in or kept out against what
 // was meant.
@@ -87,6 +205,7 @@ func (r *row) judges() {
 	if !users.IsSet() {
 		users, usersKey = a.GIDs, "access.gids"
 	}
+	r.judgesWays()
 	if !ip.IsSet() && !users.IsSet() {
 		return
 	}
@@ -111,35 +230,4 @@ func (r *row) judges() {
 		}
 		return // one socket is enough
 	}
-}
-
-// prefixes reads a list of addresses and prefixes; keep may refuse one.
-func (r *row) prefixes(key string, l List, keep func(netip.Prefix, Pos) bool) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range l.V {
-		if !s.IsSet() {
-			continue
-		}
-		p, err := netip.ParsePrefix(s.V)
-		if err != nil {
-			var a netip.Addr
-			if a, err = netip.ParseAddr(s.V); err == nil && a.Zone() == "" {
-				p = netip.PrefixFrom(a, a.BitLen())
-			}
-		}
-		if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
-			p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
-		}
-		switch {
-		case !p.IsValid():
-			r.errorf(key, s.Pos, "%s is no address or prefix; write one such as \"192.0.2.0/24\" or \"2001:db8::/32\" instead", clip(s.V))
-		case p.Addr().Is4In6():
-			r.errorf(key, s.Pos, "%s covers IPv4 and more; write \"0.0.0.0/0\" or \"::/0\" instead", clip(s.V))
-		case p != p.Masked():
-			r.errorf(key, s.Pos, "%s has bits after its %d; write \"%s\" for the network or \"%s\" for the host instead", clip(s.V), p.Bits(), p.Masked(), p.Addr())
-		case keep(p, s.Pos):
-			out = append(out, p)
-		}
-	}
-	return out
 }

@@ -7,9 +7,13 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/access"
+	"github.com/tcpmuxd/tcpmuxd/pkg/access/hosts"
+	"github.com/tcpmuxd/tcpmuxd/pkg/account"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
@@ -20,36 +24,92 @@ const muxPrefix = "tcpmux/"
 // holds every single *Problem of the whole configuration, sorted by place; the
 // table is nil then. Warnings are about what may come right without a change
 // of the configuration; they are sorted, too, and there may be some beside an
-// error. f is not changed and can be compiled again, for example when users
-// have changed; o.Accounts is asked by one goroutine.
+// error. f can be compiled again afterwards, for example when users have changed,
+// but not at the same time; o.Accounts is asked by one goroutine.
 func Compile(f *File, o *Options) (t *service.Table, warnings []*Problem, err error) {
-	c := &compiler{f: f, o: o, passed: passedTo(o.Passed), errors: slices.Clone(f.Problems), asked: newCache(), taken: taken{}, bursts: map[string]bool{}}
-	t = &service.Table{Server: c.server()}
+	return newCompiler(f, o).compile()
+}
+
+func newCompiler(f *File, o *Options) *compiler {
+	c := &compiler{f: f, o: o, passed: passedTo(o.Passed), asked: newCache(), taken: taken{map[door]*holder{}, map[spot]*[2]*holder{}}, inherits: inherits(&f.Defaults), bursts: map[string]bool{}, rpcs: map[registered]*row{},
+		sets: map[string]*set{}, known: map[string][]netip.Prefix{}, names: map[string][]netip.Addr{}, rules: map[string]*access.Rules{}, hosts: hostsFiles{daemons: map[string]*hostsDaemon{}, noted: map[hosts.Note]bool{}}}
+	for _, n := range f.Notes {
+		c.warnings = append(c.warnings, n.Problem)
+	}
+	for _, p := range f.Problems {
+		if f.SkipBad && p.IsSet() {
+			c.warnings = append(c.warnings, leftOut([]*Problem{p})...)
+		} else {
+			c.errors = append(c.errors, p)
+		}
+	}
+	return c
+}
+
+func (c *compiler) compile() (*service.Table, []*Problem, error) {
+	t, left, warnings, err := c.run()
+	return t, tidy(append(left, warnings...), c.f.Paths), err
+}
+
+// run makes the table, if need be without rows that have errors, which are left.
+// Without them others may have errors that they kept from showing, and so on.
+func (c *compiler) run() (t *service.Table, left, warnings []*Problem, err error) {
+	for {
+		t, warnings, err = c.table()
+		f, more := c.leaveOut()
+		if err == nil || f == nil {
+			return t, left, warnings, err
+		}
+		left = append(left, more...)
+		asked, known, names, complete := c.asked, c.known, c.names, c.complete
+		*c = *newCompiler(f, c.o)
+		c.asked, c.known, c.names, c.complete = asked, known, names, complete
+	}
+}
+
+func (c *compiler) table() (*service.Table, []*Problem, error) {
+	c.readSets()
+	c.hostsDir()
+	t := &service.Table{Server: c.server(), Lenient: c.f.SkipBad}
 	c.defaults()
 	c.rows(t)
-	if err := join(tidy(c.errors, f.Paths)); err != nil {
-		return nil, tidy(c.warnings, f.Paths), err
+	if err := join(tidy(c.errors, c.f.Paths)); err != nil {
+		return nil, c.warnings, err
 	}
 	slices.SortFunc(t.Services, func(a, b *service.Service) int { return cmp.Compare(a.ID, b.ID) })
-	return t, tidy(c.warnings, f.Paths), nil
+	return t, c.warnings, nil
 }
 
 type compiler struct {
 	f        *File
 	o        *Options
 	errors   []*Problem
+	wrong    map[*Service][]*Problem // those of errors that are a row's own, if SkipBad
 	warnings []*Problem
 	asked    cache
 	passed   []*passed
+	sets     map[string]*set
+	known    map[string][]netip.Prefix // of set files: what Reading.Compile may go on with
+	names    map[string][]netip.Addr   // of hosts: what a reload may go on with
+	rules    map[string]*access.Rules  // by the text of both lists: rows share them
+	made     []*row                    // of the table, in the order of the file
+	complete bool                      // the words of rows are to stay complete
+	hosts    hostsFiles
 	taken    taken
-	sockets  int             // of all rows so far
-	bursts   map[string]bool // burst keys of [defaults] that some row has a rate for
+	rpcs     map[registered]*row // who has a version of a program first
+	sockets  int                 // of all rows so far
+	inherits []key[Service]      // what [defaults] has
+	envs     map[account.User][]string
+	creds    map[string][]*service.Cred // by user
+	bursts   map[string]bool            // burst keys of [defaults] that some row has a rate for
 }
 
 // A row is one Service on its way into the table.
 type row struct {
 	c         *compiler
-	text      Service         // with what it takes from [defaults]
+	from      *Service        // as it was read
+	text      *Service        // with what it takes from [defaults]; see writable
+	copied    bool            // text is the row's own
 	kind      kind            // all for [defaults] itself
 	inherited map[string]bool // dotted keys that come from [defaults]
 	disabled  bool
@@ -59,11 +119,11 @@ type row struct {
 	family    string // of its ports: a word of protocol
 	own       bool   // protocol is the row's own, and right
 	wait      bool
-	passed    []*passed                 // sockets that are passed by its name
-	listen    []bound                   // where it listens, and where that is written
-	heard     map[service.Endpoint]bool // the same, to find repetitions
-	clashes   map[clash]bool            // what has been said of it
-	svc       service.Service
+	passed    []*passed      // sockets that are passed by its name
+	listen    []bound        // where it listens, and where that is written
+	heard     heard          // the same, to find repetitions
+	clashes   map[clash]bool // what has been said of it
+	svc       *service.Service
 }
 
 // bad reports whether key was written, but so that it could not be read.
@@ -86,7 +146,18 @@ func (r *row) problem(key string, pos Pos, format string, args []any) *Problem {
 }
 
 func (r *row) errorf(key string, pos Pos, format string, args ...any) {
-	r.c.errors = append(r.c.errors, r.problem(key, pos, format, args))
+	r.fault(r.problem(key, pos, format, args))
+}
+
+// fault adds an error.
+func (r *row) fault(p *Problem) {
+	r.c.errors = append(r.c.errors, p)
+	if r.c.f.SkipBad && r.from != nil && p.Row == r.text.ID {
+		if r.c.wrong == nil {
+			r.c.wrong = make(map[*Service][]*Problem)
+		}
+		r.c.wrong[r.from] = append(r.c.wrong[r.from], p)
+	}
 }
 
 func (r *row) warnf(key string, pos Pos, format string, args ...any) {
@@ -96,34 +167,41 @@ func (r *row) warnf(key string, pos Pos, format string, args ...any) {
 }
 
 func (c *compiler) server() service.Server {
-	r := &row{c: c, text: Service{ID: "[server]"}}
+	r := &row{c: c, text: &Service{ID: "[server]", Bad: c.f.Server.Bad}}
 	s := &c.f.Server
 	return service.Server{
 		Grace:     r.duration("grace", s.Grace, 0, 0, 24*time.Hour, 0),
 		LogFormat: choose(r, "log_format", s.LogFormat, []choice[service.LogFormat]{{"text", service.LogText}, {"json", service.LogJSON}}),
 		LogLevel: choose(r, "log_level", s.LogLevel, []choice[service.LogLevel]{{"info", service.LogInfo},
 			{"debug", service.LogDebug}, {"warn", service.LogWarn}, {"error", service.LogError}}),
+		Control: r.control(),
+		Scan:    r.scanners(),
+		Limits:  r.serverLimits(&s.Limits.Limits),
 	}
 }
 
 // defaults checks the values in [defaults], also those that no row takes.
 func (c *compiler) defaults() {
-	r := &row{c: c, text: c.f.Defaults, kind: all}
+	r := &row{c: c, text: &c.f.Defaults, kind: all, svc: new(service.Service)}
 	r.kindOfSocket()
 	r.values()
 }
 
 func (c *compiler) rows(t *service.Table) {
 	var (
-		rows     []*row
-		first    = make(map[string]*row) // by ID
-		mux      = make(map[string]*row) // by name
-		every    []*row                  // with those that are there twice
+		n        = len(c.f.Services) + 1
+		rows     = make([]*row, 0, n)
+		first    = make(map[string]*row, n) // by ID
+		mux      = make(map[string]*row)    // by name
+		every    = make([]*row, 0, n)       // with those that are there twice
 		firstMux *row
 		muxer    *row // any row with builtin = "tcpmux", disabled or not
 		enabled  bool // one of them is enabled
 	)
 	for _, s := range c.f.Services {
+		if s.Unchecked && s.Enabled.IsSet() && !s.Enabled.V {
+			continue
+		}
 		r := c.row(s, false)
 		every = append(every, r)
 		if o := first[s.ID]; o != nil {
@@ -171,6 +249,8 @@ func (c *compiler) rows(t *service.Table) {
 	for _, r := range every {
 		r.settle()
 	}
+	c.made = rows
+	t.Services = make([]*service.Service, 0, len(rows))
 	for _, r := range rows {
 		if r.disabled {
 			continue
@@ -178,12 +258,17 @@ func (c *compiler) rows(t *service.Table) {
 		for _, b := range r.listen {
 			c.taken.take(r, b)
 		}
-		svc := r.svc // a copy, so that the table does not hold on to the text
-		t.Services = append(t.Services, &svc)
+		c.register(r)
+		t.Services = append(t.Services, r.svc)
+	}
+	for _, r := range every {
+		r.disinherit()
 	}
 	c.idleBursts()
 	switch top := (Pos{c.f.Path, 1, 1}); {
 	case len(c.errors) > 0:
+	case len(c.f.Services) == 0 && c.f.SkipBad:
+		c.warnings = append(c.warnings, &Problem{Pos: top, Text: "there is no row in it that can be served, so nothing is"})
 	case len(c.f.Services) == 0:
 		c.errors = append(c.errors, &Problem{Pos: top, Text: "there is no row in it; write at least one [service.NAME]"})
 	case len(t.Services) == 0:

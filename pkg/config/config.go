@@ -18,8 +18,8 @@ import "fmt"
 // A Pos is a place in a file. The zero Pos says that a value was not written.
 type Pos struct {
 	File string
-	Line int // from 1
-	Col  int // from 1, in characters; a tab is one
+	Line int32 // from 1
+	Col  int32 // from 1, in characters; a tab is one
 }
 
 // IsSet reports whether p is a place at all.
@@ -45,6 +45,7 @@ type (
 	String = Value[string]
 	List   = Value[[]String]
 	Scalar = Value[scalar]
+	Number = Value[float64] // written as any number
 )
 
 // A scalar was written as a string or as a whole number.
@@ -56,12 +57,26 @@ type File struct {
 	Path     string   // the main file
 	Paths    []string // every file that was read, in the order of reading
 	Server   Server
+	Sets     []*Set // in the order of reading
 	Defaults Service
 	Services []*Service // in the order of reading
 
 	// Problems is what already the reading found: syntax, unknown keys, wrong
 	// types. Compile reports them together with its own.
 	Problems []*Problem
+
+	// Comments are in the order of reading, for Write. Only front ends whose files
+	// are converted have any.
+	Comments []Comment
+
+	// Notes is what the front end guessed, changed or lost.
+	Notes []Note
+
+	// SkipBad is for files of other super-servers, which serve what they can: what
+	// is wrong with a row, or was with a line while reading (Problems with a
+	// place), is a warning, and it is left out. No rows at all are no error, and the
+	// table is Lenient.
+	SkipBad bool
 }
 
 // Server is the [server] table.
@@ -69,7 +84,41 @@ type Server struct {
 	Grace     String
 	LogFormat String
 	LogLevel  String
+	Control   String
+	HostsDir  String
+	Scan      Scan
+	Limits    ServerLimits
+
+	// Bad is as in Service.
+	Bad map[string]bool
 }
+
+// Scan is the table [server.scan].
+type Scan struct {
+	Pos        Pos
+	Names      Int
+	Within     String
+	Hold       String
+	Action     String
+	TarpitMost Int
+	Exempt     List
+	Sources    Int
+	NftSet     String
+	NftSetV6   String
+}
+
+// A Set is a [set.NAME] table: prefixes that rows name as "@NAME".
+type Set struct {
+	Name     string
+	Pos      Pos
+	Prefixes List
+	File     String
+	Bad      bool // something was written in a way that could not be read
+}
+
+// ServerLimits is [server.limits]: those of Limits that can be of all rows
+// together.
+type ServerLimits struct{ Limits }
 
 // A Service is one row, or [defaults], in words. The comment of a key is in
 // etc/tcpmuxd.toml and tcpmuxd.toml(5), its bounds are in Compile.
@@ -84,6 +133,7 @@ type Service struct {
 	Wait     Bool
 
 	Listen       List
+	RPC          RPC
 	Backlog      Int
 	Keepalive    Keepalive
 	Nodelay      Bool
@@ -128,14 +178,19 @@ type Service struct {
 	CPUs        List
 
 	Builtin        String
+	Ident          Ident
 	Forward        List
 	ConnectTimeout String
 	Source         String
+	SendProxy      String
 	Idle           String
 	Lifetime       String
 	Help           String
 	Timeout        String
 	Hidden         Bool
+
+	ProxyFrom    List
+	ProxyTimeout String
 
 	Access Access
 	Limits Limits
@@ -143,9 +198,20 @@ type Service struct {
 	OnReload String
 	OnStop   String
 
+	// Unchecked says that a row that is disabled may be wrong: xinetd does not
+	// look at a service that it does not run.
+	Unchecked bool
+
 	// Bad has the dotted keys that were written in a way that could not be
 	// read, which has been reported: nobody should be told that they lack.
 	Bad map[string]bool
+}
+
+// RPC is the table rpc. It is one value, as Keepalive is.
+type RPC struct {
+	Pos      Pos
+	Program  Scalar
+	Versions Scalar
 }
 
 // Keepalive is `keepalive = true`, false, or a table of its clocks. It is one
@@ -178,6 +244,14 @@ type Access struct {
 	Deny  List
 	UIDs  List
 	GIDs  List
+
+	Interfaces List
+	Local      List
+	Hours      List
+	Timezone   String
+
+	HostsAccess Bool
+	HostsDaemon String
 }
 
 // Rlimits is the rlimits table.
@@ -213,4 +287,29 @@ type Limits struct {
 	SourcePrefixV4     Int
 	SourcePrefixV6     Int
 	Overflow           String
+	OverflowWait       String
+	Refusal            String
+	RefusalFile        String
+	Exceeded           String
+	Suspend            String
+	Shed               Shed
+}
+
+// Ident is the table ident, of builtin = "auth". It is one value, as Keepalive is.
+type Ident struct {
+	Pos      Pos
+	Reply    String
+	OS       String
+	Fallback String
+	Fakeid   String
+	Noident  Bool
+	Timeout  String
+}
+
+// Shed is the table limits.shed. It is one value, as Keepalive is.
+type Shed struct {
+	Pos        Pos
+	Load       Number
+	MemorySome Number
+	MemoryFull Number
 }

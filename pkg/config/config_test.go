@@ -32,7 +32,7 @@ var (
 		"alice":  {Name: "alice", UID: 1000, GID: 1000, Home: "/home/alice", Shell: "/bin/sh"},
 	}
 	testGroups = map[string]uint32{"root": 0, "adm": 4, "ftp": 50, "nogroup": 65534, "alice": 1000}
-	testPorts  = map[string]uint16{"tcpmux": 1, "ftp": 21, "ssh": 22, "time": 37, "http": 80, "www": 80, "git": 9418,
+	testPorts  = map[string]uint16{"tcpmux": 1, "ftp": 21, "ssh": 22, "time": 37, "auth": 113, "http": 80, "www": 80, "git": 9418,
 		"echo": 7, "discard": 9, "daytime": 13, "chargen": 19}
 	testUDPPorts = map[string]uint16{"tftp": 69, "ntalk": 518, "time": 37, "echo": 7, "discard": 9, "daytime": 13, "chargen": 19}
 )
@@ -79,6 +79,14 @@ func (accounts) Port(protocol, name string) (uint16, error) {
 	return 0, account.ErrUnknown
 }
 
+// berlin is a tzfile(5) of the second form that has only a rule.
+var berlin = func() []byte {
+	block := func(version string) string {
+		return "TZif" + version + strings.Repeat("\x00", 15) + strings.Repeat("\x00", 19) + "\x01\x00\x00\x00\x04" + "\x00\x00\x0e\x10\x00\x00" + "CET\x00"
+	}
+	return []byte(block("2") + block("2") + "\nCET-1CEST,M3.5.0,M10.5.0/3\n")
+}()
+
 // asRoot are options of a root daemon on the made-up machine; every program is
 // there but those called missing.
 func asRoot() *Options {
@@ -94,7 +102,7 @@ func asRoot() *Options {
 	}
 	hard[7], hard[8] = 20000, 8<<20 // nofile, memlock
 	return (&Options{
-		Accounts: accounts{}, UnprivilegedPort: 1024, Native: true,
+		Accounts: accounts{}, UnprivilegedPort: 1024, Native: true, LoadAverage: true, Pressure: true,
 		HardLimits: hard, MaxFiles: 1 << 20, CPUs: []int{0, 1, 2, 3, 6},
 		Environ: []string{"LANG=C.UTF-8", "LANG=second", "SECRET=x", "PROTO=y"},
 		Program: there, Dir: there,
@@ -102,10 +110,38 @@ func asRoot() *Options {
 			switch path {
 			case "/etc/default/ftp":
 				return []byte("# comment\n\nA=from file\r\nB=\"quotes stay\"\n"), nil
+			case "/etc/tcpmuxd/busy":
+				return []byte("come again later\n"), nil
+			case "/etc/tcpmuxd/banner":
+				return []byte("come again\r\nlater\n"), nil
+			case "/etc/tcpmuxd/empty":
+				return nil, nil
 			case "/etc/default/bad":
 				return []byte("NOEQUALS\n9=x\nTCPREMOTEIP=1\nexport X=1\nN=\x00\n"), nil
 			}
 			return nil, &os.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
+		},
+		ReadSet: func(path string) ([]byte, error) {
+			switch path {
+			case "/etc/tcpmuxd/office":
+				return []byte("# the office\n192.0.2.0/24\n\n  2001:db8:1::/48 # upstairs\r\n198.51.100.7"), nil
+			case "/etc/tcpmuxd/partners":
+				return []byte("198.51.100.0/25\n"), nil
+			case "/etc/tcpmuxd/empty":
+				return []byte("# nobody\n"), nil
+			case "/etc/tcpmuxd/bad":
+				return []byte("192.0.2.1/24\nx\n10.0.0.0/8\n1\n2\n3\n4\n5\n"), nil
+			}
+			return hostsFile(path)
+		},
+		Zone: func(name string) ([]byte, error) {
+			switch name {
+			case "", "Europe/Berlin":
+				return berlin, nil
+			case "Broken/Zone":
+				return []byte("TZif?"), nil
+			}
+			return nil, &os.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 		},
 	}).AsRoot()
 }
@@ -209,8 +245,9 @@ on_stop = "kill"
 		Limits: limit.Limits{Instances: 40, Rate: limit.Rate{N: 256, Per: time.Minute}, Burst: 20,
 			RatePerSource: limit.Rate{N: 60, Per: time.Hour}, PrefixV4: 24, PrefixV6: 56},
 		Overflow: service.OverflowQueue, OnReload: service.ReloadEnd, OnStop: service.StopKill,
-		Origin:       "t.toml:2",
-		ListenOrigin: []string{"t.toml:5:11", "t.toml:5:28", "t.toml:5:50", "t.toml:5:50", "t.toml:5:60", "t.toml:5:86"},
+		Origin: service.Place{File: "t.toml", Line: 2},
+		ListenOrigin: []service.Place{{File: "t.toml", Line: 5, Col: 11}, {File: "t.toml", Line: 5, Col: 28}, {File: "t.toml", Line: 5, Col: 50},
+			{File: "t.toml", Line: 5, Col: 50}, {File: "t.toml", Line: 5, Col: 60}, {File: "t.toml", Line: 5, Col: 86}},
 	}
 	var rules []string
 	for p, v := range got.Access.All() {
@@ -300,7 +337,7 @@ listen = "9001"
 	if v, p := own.Access.Check(netip.MustParseAddr("192.0.2.9")); p.String() != "192.0.2.0/24" {
 		t.Errorf("deny of [defaults] was not taken: %v %v", v, p)
 	}
-	if mux.Overflow != service.OverflowRefuse || plexer.Overflow != service.OverflowRefuse || mux.Timeout != 0 || plexer.Timeout != 3*time.Second {
+	if mux.Overflow != service.OverflowQueue || plexer.Overflow != service.OverflowRefuse || mux.Timeout != 0 || plexer.Timeout != 3*time.Second {
 		t.Errorf("taken where it means nothing: %+v, %+v", mux, plexer)
 	}
 	if got := takes.Listen[0].Addr.Port(); got != 8000 {

@@ -28,13 +28,18 @@ var perConnection = []string{
 	"PROTO", "TCPREMOTEIP", "TCPREMOTEPORT", "TCPLOCALIP", "TCPLOCALPORT",
 	"UDPREMOTEIP", "UDPREMOTEPORT", "UDPLOCALIP", "UDPLOCALPORT",
 	"IPCREMOTEEUID", "IPCREMOTEEGID", "IPCREMOTEPID", "IPCLOCALPATH",
-	"REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST", "TCPMUX_SERVICE",
+	"REMOTE_ADDR", "REMOTE_PORT", "REMOTE_HOST", "PROXY_ADDR", "PROXY_PORT", "TCPMUX_SERVICE",
 }
 
 // environment is the static environment of a child of u, sorted. What comes
-// later in this order wins: the user's own, env_file, env_pass, env.
+// later in this order wins: the user's own, env_file, env_pass, env. Rows that
+// have nothing but the user's own share it.
 func (r *row) environment(u account.User) []string {
-	s := &r.text
+	s := r.text
+	plain := !s.EnvFile.IsSet() && len(s.EnvPass.V) == 0 && len(s.Env.Vars) == 0
+	if env := r.c.envs[u]; plain && env != nil {
+		return env
+	}
 	path := userPath
 	if u.UID == 0 && u.Name != "" {
 		path = rootPath
@@ -65,6 +70,12 @@ func (r *row) environment(u account.User) []string {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		out = append(out, name+"="+env[name])
 	}
+	if plain {
+		if r.c.envs == nil {
+			r.c.envs = make(map[account.User][]string)
+		}
+		r.c.envs[u] = out
+	}
 	return out
 }
 
@@ -80,6 +91,9 @@ func (r *row) variable(key, name string, pos Pos) bool {
 	}
 	return false
 }
+
+// CanPass reports whether a variable of the daemon's may be named in env_pass.
+func CanPass(name string) bool { return validVariable(name) && !slices.Contains(perConnection, name) }
 
 func validVariable(s string) bool {
 	for i := range len(s) {
@@ -106,7 +120,7 @@ func (r *row) envFile(env map[string]string) {
 		r.errorf("env_file", file.Pos, "reading %s: %v; %s", file.V, reason(err), advice)
 		return
 	}
-	n := 0
+	n := int32(0)
 	for line := range strings.Lines(text) {
 		n++
 		line = strings.TrimRight(line, "\r\n")

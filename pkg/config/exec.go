@@ -29,7 +29,7 @@ const defaultUmask = 0o022
 const nobody = 65534
 
 func (r *row) exec() {
-	s := &r.text
+	s := r.text
 	e := &service.Exec{Dir: "/", Umask: defaultUmask}
 	r.chroot(e)
 	r.program(e)
@@ -87,7 +87,7 @@ func below(e *service.Exec, p string) string {
 
 // program fills in path and arguments.
 func (r *row) program(e *service.Exec) {
-	s := &r.text
+	s := r.text
 	if !s.Exec.IsSet() {
 		return
 	}
@@ -95,6 +95,7 @@ func (r *row) program(e *service.Exec) {
 		r.errorf("exec", s.Exec.Pos, "an empty list; write the program's path and its arguments")
 		return
 	}
+	e.Argv = make([]string, 1, len(s.Exec.V)) // the first comes last
 	for i, a := range s.Exec.V {
 		if i == 0 || !a.IsSet() {
 			continue
@@ -107,7 +108,10 @@ func (r *row) program(e *service.Exec) {
 	if p.IsSet() && r.absolute("exec", p, "/bin/date") {
 		e.Path = p.V
 		err := r.c.asked.program(r.c.o, below(e, e.Path))
-		words := strings.Fields(p.V)
+		var words []string
+		if err != nil {
+			words = strings.Fields(p.V)
+		}
 		switch {
 		case err == nil:
 		case len(words) > 1 && r.c.asked.program(r.c.o, below(e, words[0])) == nil:
@@ -123,7 +127,7 @@ func (r *row) program(e *service.Exec) {
 	if s.Argv0.IsSet() && (s.Argv0.V == "" || r.plain("argv0", s.Argv0, maxArg, "a name")) {
 		argv0 = s.Argv0.V
 	}
-	e.Argv = slices.Insert(e.Argv, 0, argv0)
+	e.Argv[0] = argv0
 }
 
 // quotedList writes the elements of a list, not more than a message can bear.
@@ -160,7 +164,7 @@ func (r *row) identity(e *service.Exec) account.User {
 	if r.c.o.UID != 0 {
 		return r.ownIdentity()
 	}
-	s := &r.text
+	s := r.text
 	if !s.User.IsSet() {
 		if !r.isDefaults() && s.Exec.IsSet() && !r.bad("user") && !r.both {
 			r.errorf("user", s.Pos, "there is none, here or in [defaults]; write user = \"root\" if root is meant, else a user with fewer rights such as \"nobody\"")
@@ -170,7 +174,6 @@ func (r *row) identity(e *service.Exec) account.User {
 		}
 	}
 	cred := &service.Cred{User: s.User.V, UID: nobody, GID: nobody}
-	e.Cred = cred
 	var u account.User
 	known := false
 	if s.User.IsSet() {
@@ -213,17 +216,32 @@ func (r *row) identity(e *service.Exec) account.User {
 		cred.Groups = append(slices.Clone(gids), cred.GID) // as initgroups(3) does
 	}
 	slices.Sort(cred.Groups)
-	cred.Groups = slices.Compact(cred.Groups)
+	cred.Groups = slices.Clip(slices.Compact(cred.Groups))
+	e.Cred = r.c.cred(cred)
 	if len(cred.Groups) > maxGroups {
 		r.errorf("groups", s.Groups.Pos, "%d groups; write at most %d", len(cred.Groups), maxGroups)
 	}
 	return u
 }
 
+// cred is cred, or the same one of another row.
+func (c *compiler) cred(cred *service.Cred) *service.Cred {
+	for _, d := range c.creds[cred.User] {
+		if d.UID == cred.UID && d.GID == cred.GID && slices.Equal(d.Groups, cred.Groups) {
+			return d
+		}
+	}
+	if c.creds == nil {
+		c.creds = make(map[string][]*service.Cred)
+	}
+	c.creds[cred.User] = append(c.creds[cred.User], cred)
+	return cred
+}
+
 // ownIdentity is for a daemon that is not root: its children are who it is,
 // and a row may at most say so.
 func (r *row) ownIdentity() account.User {
-	s, o := &r.text, r.c.o
+	s, o := r.text, r.c.o
 	own := strconv.FormatUint(uint64(o.UID), 10)
 	me, err := r.c.asked.user(o.Accounts, own)
 	if err != nil {
@@ -245,7 +263,11 @@ func (r *row) ownIdentity() account.User {
 			r.errorf("group", s.Group.Pos, "only root can run programs with group %s; take it out, or start tcpmuxd as root", clip(s.Group.V))
 		}
 	}
-	if s.Groups.IsSet() {
+	switch {
+	case !s.Groups.IsSet():
+	case len(s.Groups.V) == 0:
+		r.warnf("groups", s.Groups.Pos, "only root can take groups away; the program keeps those of tcpmuxd")
+	default:
 		r.errorf("groups", s.Groups.Pos, "only root can set groups; take it out, or start tcpmuxd as root")
 	}
 	return me

@@ -29,6 +29,8 @@ var foreignWords = func() map[string]foreign {
 		"wait":             {`wait, which is the opposite of it,`, "nowait accept"},
 		"builtin":          {`builtin = "echo"`, "internal"},
 		"forward":          {`forward = "ADDRESS:PORT"`, "redirect proxy target targets"},
+		"proxy_from":       {`proxy_from = ["192.0.2.10"]`, "proxy_protocol accept_proxy set_real_ip_from trusted_proxies"},
+		"send_proxy":       {`send_proxy = "v2"`, "sendproxy send_proxy_v2"},
 		"idle":             {`idle = "1m"`, "exitidletimesec idletimeout"},
 		"lifetime":         {`lifetime = "1h"`, "runtimemaxsec connectionlifetime"},
 		"user":             {`user = "nobody"`, "uid username owner"},
@@ -64,6 +66,8 @@ var foreignWords = func() map[string]foreign {
 		"limits.instances":            {`limits.instances = 40`, "max max_connections maxconnections max_instances"},
 		"limits.instances_per_source": {`limits.instances_per_source = 4`, "per_source max_per_source maxconnectionspersource"},
 		"limits.rate":                 {`limits.rate = "50/s"`, "cps max_rate triggerlimitburst"},
+		"limits.shed":                 {`limits.shed = { load = 8.0 }`, "max_load"},
+		"limits.refusal_file":         {`limits.refusal_file = "/etc/tcpmuxd/busy"`, "banner_fail"},
 	} {
 		for w := range strings.FieldsSeq(f.words) {
 			all[w] = foreign{key, f.write}

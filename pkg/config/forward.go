@@ -1,4 +1,4 @@
-// Where a row relays to: the keys forward, connect_timeout and source.
+// Where a row relays to: the keys forward, connect_timeout, source and send_proxy.
 
 package config
 
@@ -22,10 +22,11 @@ const (
 )
 
 func (r *row) forward() {
-	s := &r.text
+	s := r.text
 	f := &service.Forward{
 		Timeout:     r.duration("connect_timeout", s.ConnectTimeout, defaultConnectTimeout, 100*time.Millisecond, maxConnectTimeout, 0),
 		Transparent: choose(r, "source", s.Source, []choice[bool]{{"", false}, {"transparent", true}}),
+		SendProxy:   choose(r, "send_proxy", s.SendProxy, []choice[service.SendProxy]{{"", service.SendNone}, {"v1", service.SendV1}, {"v2", service.SendV2}}),
 	}
 	if s.Forward.IsSet() && len(s.Forward.V) == 0 {
 		r.errorf("forward", s.Forward.Pos, "an empty list; write an address and a port")
@@ -95,7 +96,7 @@ func (r *row) target(s string) (t service.Target, problem string) {
 	port, err := strconv.ParseUint(name, 10, 16)
 	if err != nil && !isDigits(name) {
 		var p uint16
-		if p, err = r.c.asked.port(r.c.o.Accounts, "tcp", name); err != nil {
+		if p, err = r.c.asked.port(r.c.o, "tcp", name); err != nil {
 			return fail("has no port: TCP service " + clip(name) + " " + lookupError(err) + "; write a port from 1 to 65535 instead")
 		}
 		port = uint64(p)

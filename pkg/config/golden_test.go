@@ -2,61 +2,35 @@ package config
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
+	"net/netip"
 	"strings"
 	"testing"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+	"github.com/tcpmuxd/tcpmuxd/pkg/testkit"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestGolden compiles testdata/*.good.toml and *.bad.toml, on the made-up
 // machine as root, or as alice where the name has "alice" in it, and compares
 // what comes out with the .txt beside it.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.toml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no files: %v", err)
-	}
-	for _, path := range files {
-		name := filepath.Base(path)
-		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			o := asRoot()
-			if strings.Contains(name, "alice") {
-				o = asAlice()
-			}
-			if strings.Contains(name, "portable") {
-				o.Native = false
-			}
-			f, _ := Parse(name, string(text))
-			table, warnings, err := Compile(f, o)
-			if good := strings.HasSuffix(name, ".good.toml"); good != (err == nil) {
-				t.Errorf("good: %v, error:\n%v", good, err)
-			}
-			got := dump(table, warnings, err)
-			golden := strings.TrimSuffix(path, ".toml") + ".txt"
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("got:\n%s\nwant:\n%s", got, want)
-			}
-		})
-	}
+	testkit.Golden(t, "testdata/*.toml", func(t *testing.T, name, text string) string {
+		o := asRoot()
+		if strings.Contains(name, "alice") {
+			o = asAlice()
+		}
+		if strings.Contains(name, "portable") {
+			o.Native = false
+		}
+		f, _ := Parse(name, text)
+		table, warnings, err := Compile(f, o)
+		if good := strings.HasSuffix(name, ".good.toml"); good != (err == nil) {
+			t.Errorf("good: %v, error:\n%v", good, err)
+		}
+		return dump(table, warnings, err)
+	})
 }
 
 // dump writes everything Compile returns.
@@ -71,16 +45,39 @@ func dump(table *service.Table, warnings []*Problem, err error) string {
 	if table == nil {
 		return b.String()
 	}
-	fmt.Fprintf(&b, "server: %+v\n", table.Server)
+	sv := &table.Server
+	fmt.Fprintf(&b, "server: {Grace:%v LogFormat:%v LogLevel:%v}\n", sv.Grace, sv.LogFormat, sv.LogLevel)
+	if sv.Control != "" {
+		fmt.Fprintln(&b, "control:", sv.Control)
+	}
+	if sv.Limits != (limit.Limits{}) {
+		fmt.Fprintf(&b, "limits: %+v\n", sv.Limits)
+	}
+	if sv.Scan != nil {
+		fmt.Fprintf(&b, "scan: %+v\n", *sv.Scan)
+	}
 	for _, s := range table.Services {
 		row := *s
-		row.Access, row.Exec, row.Listen, row.ListenOrigin = nil, nil, nil, nil
+		row.Access, row.Locals, row.ProxyFrom, row.Hosts, row.Exec, row.Listen, row.ListenOrigin = nil, nil, nil, nil, nil, nil, nil
 		fmt.Fprintf(&b, "\nrow %s\n%s\n", s.ID, brief(row))
 		for i, e := range s.Listen {
 			fmt.Fprintln(&b, "listen", e.Network, e, "of", s.ListenOrigin[i])
 		}
 		for p, v := range s.Access.All() {
 			fmt.Fprintln(&b, v, p)
+		}
+		if s.Hosts != nil {
+			_, rule := s.Hosts.Check(netip.MustParseAddr("203.0.113.1"), netip.Addr{})
+			fmt.Fprintf(&b, "hosts %q\n", rule)
+		}
+		for p := range s.ProxyFrom.All() {
+			fmt.Fprintln(&b, "proxy", p)
+		}
+		if s.Access != nil {
+			fmt.Fprintln(&b, "otherwise", s.Access.Otherwise())
+		}
+		for p := range s.Locals.All() {
+			fmt.Fprintln(&b, "local", p)
 		}
 		if s.Exec != nil {
 			fmt.Fprintln(&b, brief(s.Exec))

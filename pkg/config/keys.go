@@ -101,7 +101,41 @@ var serverKeys = []key[Server]{
 	{name: "grace", field: func(s *Server) any { return &s.Grace }, example: `"30s"`},
 	{name: "log_format", field: func(s *Server) any { return &s.LogFormat }, example: `"text"`},
 	{name: "log_level", field: func(s *Server) any { return &s.LogLevel }, example: `"info"`},
+	{name: "control", field: func(s *Server) any { return &s.Control }, example: `"/run/tcpmuxd/control.sock"`},
+	{name: "hosts_access_dir", field: func(s *Server) any { return &s.HostsDir }, example: `"/etc"`},
+	{name: "scan", field: func(s *Server) any { return &s.Scan }, example: `{ names = 10 }`},
+	{name: "limits", field: func(s *Server) any { return &s.Limits }, example: `{ instances = 1000 }`},
 }
+
+var scanKeys = []key[Scan]{
+	{name: "names", field: func(s *Scan) any { return &s.Names }, example: `10`},
+	{name: "within", field: func(s *Scan) any { return &s.Within }, example: `"60s"`},
+	{name: "hold", field: func(s *Scan) any { return &s.Hold }, example: `"600s"`},
+	{name: "action", field: func(s *Scan) any { return &s.Action }, example: `"refuse"`},
+	{name: "tarpit_most", field: func(s *Scan) any { return &s.TarpitMost }, example: `64`},
+	{name: "exempt", field: func(s *Scan) any { return &s.Exempt }, example: `["192.0.2.0/24"]`},
+	{name: "sources", field: func(s *Scan) any { return &s.Sources }, example: `65536`},
+	{name: "nft_set", field: func(s *Scan) any { return &s.NftSet }, example: `"inet filter tcpmuxd4"`},
+	{name: "nft_set_v6", field: func(s *Scan) any { return &s.NftSetV6 }, example: `"inet filter tcpmuxd6"`},
+}
+
+// setKeys are the keys of a [set.NAME].
+var setKeys = []key[Set]{
+	{name: "prefixes", field: func(s *Set) any { return &s.Prefixes }, example: `["192.0.2.0/24"]`},
+	{name: "file", field: func(s *Set) any { return &s.File }, example: `"/etc/tcpmuxd/office"`},
+}
+
+// serverLimitsKeys are those of limitsKeys that [server.limits] has.
+var serverLimitsKeys = func() (keys []key[Limits]) {
+	for _, k := range limitsKeys {
+		switch k.name {
+		case "overflow", "overflow_wait", "refusal", "refusal_file", "exceeded", "suspend", "shed":
+		default:
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}()
 
 // serviceKeys are the keys of a row and of [defaults].
 var serviceKeys = []key[Service]{
@@ -112,6 +146,7 @@ var serviceKeys = []key[Service]{
 	{"wait", func(s *Service) any { return &s.Wait }, `false`, all, 0},
 
 	{"listen", func(s *Service) any { return &s.Listen }, `["192.0.2.1:21", "[2001:db8::1]:21"]`, sockets, 0},
+	{"rpc", func(s *Service) any { return &s.RPC }, `{ program = "rstatd", versions = "1-3" }`, execDirect | forwardDirect, ipNets},
 	{"backlog", func(s *Service) any { return &s.Backlog }, `128`, sockets, connNets},
 	{"keepalive", func(s *Service) any { return &s.Keepalive }, `true`, sockets, tcpNets},
 	{"nodelay", func(s *Service) any { return &s.Nodelay }, `true`, sockets, tcpNets},
@@ -154,20 +189,30 @@ var serviceKeys = []key[Service]{
 	{"cpus", func(s *Service) any { return &s.CPUs }, `"0"`, programs, 0},
 
 	{"builtin", func(s *Service) any { return &s.Builtin }, `"tcpmux"`, builtins, 0},
+	{"ident", func(s *Service) any { return &s.Ident }, `{ reply = "name" }`, builtinDirect | builtinMux, 0},
 	{"help", func(s *Service) any { return &s.Help }, `"allowed"`, multiplexer, 0},
 	{"timeout", func(s *Service) any { return &s.Timeout }, `"10s"`, multiplexer, 0},
 	{"forward", func(s *Service) any { return &s.Forward }, `["192.0.2.1:80", "db.example:5432"]`, forwards, 0},
 	{"connect_timeout", func(s *Service) any { return &s.ConnectTimeout }, `"5s"`, forwards, 0},
 	{"source", func(s *Service) any { return &s.Source }, `"transparent"`, forwards, 0},
+	{"send_proxy", func(s *Service) any { return &s.SendProxy }, `"v2"`, forwards, 0},
 	{"idle", func(s *Service) any { return &s.Idle }, `"1m"`, relays | execDirect, 0},
 	{"lifetime", func(s *Service) any { return &s.Lifetime }, `"10m"`, relays, 0},
 	{"hidden", func(s *Service) any { return &s.Hidden }, `true`, byName, 0},
+
+	{"proxy_from", func(s *Service) any { return &s.ProxyFrom }, `["192.0.2.10"]`, sockets, tcpNets},
+	{"proxy_timeout", func(s *Service) any { return &s.ProxyTimeout }, `"5s"`, sockets, tcpNets},
 
 	{"access", func(s *Service) any { return &s.Access }, `{ allow = ["192.0.2.0/24"] }`, all, 0},
 	{"limits", func(s *Service) any { return &s.Limits }, `{ instances = 40 }`, all, 0},
 
 	{"on_reload", func(s *Service) any { return &s.OnReload }, `"finish"`, programs, 0},
 	{"on_stop", func(s *Service) any { return &s.OnStop }, `"leave"`, programs, 0},
+}
+
+var rpcKeys = []key[RPC]{
+	{name: "program", field: func(r *RPC) any { return &r.Program }, example: `"rstatd"`},
+	{name: "versions", field: func(r *RPC) any { return &r.Versions }, example: `"1-3"`},
 }
 
 var keepaliveKeys = []key[Keepalive]{
@@ -181,6 +226,12 @@ var accessKeys = []key[Access]{
 	{name: "deny", field: func(a *Access) any { return &a.Deny }, example: `["2001:db8::/32"]`},
 	{name: "uids", field: func(a *Access) any { return &a.UIDs }, example: `["alice"]`},
 	{name: "gids", field: func(a *Access) any { return &a.GIDs }, example: `["adm"]`},
+	{name: "interfaces", field: func(a *Access) any { return &a.Interfaces }, example: `["eth0"]`},
+	{name: "local", field: func(a *Access) any { return &a.Local }, example: `["192.0.2.1"]`},
+	{name: "hours", field: func(a *Access) any { return &a.Hours }, example: `["mon-fri 08:00-18:00"]`},
+	{name: "timezone", field: func(a *Access) any { return &a.Timezone }, example: `"Europe/Berlin"`},
+	{name: "hosts_access", field: func(a *Access) any { return &a.HostsAccess }, example: `true`},
+	{name: "hosts_daemon", field: func(a *Access) any { return &a.HostsDaemon }, example: `"in.ftpd"`},
 }
 
 // rlimitKeys are the resources of getrlimit(2), in the order of their numbers
@@ -214,10 +265,31 @@ var limitsKeys = []key[Limits]{
 	{name: "source_prefix_v4", field: func(l *Limits) any { return &l.SourcePrefixV4 }, example: `24`},
 	{name: "source_prefix_v6", field: func(l *Limits) any { return &l.SourcePrefixV6 }, example: `56`},
 	{name: "overflow", field: func(l *Limits) any { return &l.Overflow }, example: `"queue"`},
+	{name: "overflow_wait", field: func(l *Limits) any { return &l.OverflowWait }, example: `"5s"`},
+	{name: "refusal", field: func(l *Limits) any { return &l.Refusal }, example: `"come again later"`},
+	{name: "refusal_file", field: func(l *Limits) any { return &l.RefusalFile }, example: `"/etc/tcpmuxd/busy"`},
+	{name: "exceeded", field: func(l *Limits) any { return &l.Exceeded }, example: `"suspend"`},
+	{name: "suspend", field: func(l *Limits) any { return &l.Suspend }, example: `"10m"`},
+	{name: "shed", field: func(l *Limits) any { return &l.Shed }, example: `{ load = 8.0 }`},
+}
+
+var identKeys = []key[Ident]{
+	{name: "reply", field: func(i *Ident) any { return &i.Reply }, example: `"name"`},
+	{name: "os", field: func(i *Ident) any { return &i.OS }, example: `"UNIX"`},
+	{name: "fallback", field: func(i *Ident) any { return &i.Fallback }, example: `"nobody"`},
+	{name: "fakeid", field: func(i *Ident) any { return &i.Fakeid }, example: `"unused"`},
+	{name: "noident", field: func(i *Ident) any { return &i.Noident }, example: `true`},
+	{name: "timeout", field: func(i *Ident) any { return &i.Timeout }, example: `"10s"`},
+}
+
+var shedKeys = []key[Shed]{
+	{name: "load", field: func(s *Shed) any { return &s.Load }, example: `8.0`},
+	{name: "memory_some", field: func(s *Shed) any { return &s.MemorySome }, example: `20`},
+	{name: "memory_full", field: func(s *Shed) any { return &s.MemoryFull }, example: `5`},
 }
 
 // topKeys are the keys that stand above all tables, and the tables.
-var topKeys = []string{"include", "server", "defaults", "service"}
+var topKeys = []string{"include", "server", "set", "defaults", "service"}
 
 func names[T any](keys []key[T]) []string {
 	out := make([]string, len(keys))
@@ -249,8 +321,16 @@ func elsewhere(name string) string {
 		in = "access"
 	case find(keepaliveKeys, name) != nil:
 		in = "keepalive"
+	case find(identKeys, name) != nil:
+		in = "ident"
 	case find(rlimitKeys, name) != nil:
 		in = "rlimits"
+	case find(rpcKeys, name) != nil:
+		in = "rpc"
+	case find(setKeys, name) != nil:
+		return "this is a key of a set; write it in [set.NAME]"
+	case find(scanKeys, name) != nil:
+		in = "server.scan"
 	case find(serverKeys, name) != nil:
 		return "this is a key of the daemon; write it in [server]"
 	default:

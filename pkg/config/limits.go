@@ -30,7 +30,7 @@ var defaultReplies = limit.Rate{N: 20, Per: time.Second}
 const defaultRepliesBurst = 40
 
 func (r *row) limits() {
-	l, out := &r.text.Limits, &r.svc.Limits
+	out := &r.svc.Limits
 	instances, perSource, least := int64(defaultInstances), int64(defaultInstancesPerSource), int64(0)
 	var each limit.Rate
 	var burst int
@@ -41,14 +41,17 @@ func (r *row) limits() {
 	case r.wait:
 		instances, perSource, least = defaultServers, 0, 1
 		if r.inherited["limits.instances"] {
-			l.Instances = Int{} // it is about instances of one peer each
+			r.writable().Limits.Instances = Int{} // it is about instances of one peer each
 		}
 		r.without("the program takes its peers itself, and nobody can count them by source", "instances_per_source", "rate_per_source", "burst_per_source", "source_prefix_v4", "source_prefix_v6")
+	case r.svc.Builtin == service.BuiltinSensor:
+		instances, perSource = 0, 0
 	case r.answers():
 		instances, perSource = 0, 0
 		each, burst = defaultReplies, defaultRepliesBurst
 		r.without("datagrams are answered one by one, there are no instances", "instances", "instances_per_source")
 	}
+	l := &r.text.Limits // which the above may have changed
 	*out = limit.Limits{
 		Instances:          int(r.number("limits.instances", l.Instances, instances, least, maxInstances)),
 		InstancesPerSource: int(r.number("limits.instances_per_source", l.InstancesPerSource, perSource, 0, maxInstances)),
@@ -58,25 +61,29 @@ func (r *row) limits() {
 	out.Rate, out.Burst = r.rate("limits.rate", l.Rate, "limits.burst", l.Burst, limit.Rate{}, 0)
 	out.RatePerSource, out.BurstPerSource = r.rate("limits.rate_per_source", l.RatePerSource, "limits.burst_per_source", l.BurstPerSource, each, burst)
 
-	r.svc.Overflow = choose(r, "limits.overflow", l.Overflow, []choice[service.Overflow]{{"refuse", service.OverflowRefuse}, {"queue", service.OverflowQueue}})
-	if r.svc.Overflow != service.OverflowQueue || r.isDefaults() {
-		return
+	r.overflow()
+	r.refusal()
+	r.suspend()
+	r.shed()
+}
+
+// serverLimits are those of [server.limits]. What is not written is unlimited.
+func (r *row) serverLimits(l *Limits) limit.Limits {
+	if !l.Pos.IsSet() {
+		return limit.Limits{}
 	}
-	why := ""
-	switch {
-	case r.kind&byName != 0 || r.kind == multiplexer:
-		why = fmt.Sprintf("%s never lets a peer wait in the kernel's queue", r.kind)
-	case r.wait:
-		why = "peers wait in the kernel's queue until the program takes them, whatever the limits are"
-	case r.style == dgram:
-		why = "a datagram that waits would hold up those of all others"
-	default:
-		return
+	out := limit.Limits{
+		Instances:          int(r.number("limits.instances", l.Instances, 0, 0, maxInstances)),
+		InstancesPerSource: int(r.number("limits.instances_per_source", l.InstancesPerSource, 0, 0, maxInstances)),
 	}
-	r.svc.Overflow = service.OverflowRefuse
-	if !r.inherited["limits.overflow"] {
-		r.errorf("limits.overflow", l.Overflow.Pos, "%s; write overflow = \"refuse\" instead", why)
+	out.Rate, out.Burst = r.rate("limits.rate", l.Rate, "limits.burst", l.Burst, limit.Rate{}, 0)
+	out.RatePerSource, out.BurstPerSource = r.rate("limits.rate_per_source", l.RatePerSource, "limits.burst_per_source", l.BurstPerSource, limit.Rate{}, 0)
+	v4 := int(r.number("limits.source_prefix_v4", l.SourcePrefixV4, limit.DefaultPrefixV4, 1, 32))
+	v6 := int(r.number("limits.source_prefix_v6", l.SourcePrefixV6, limit.DefaultPrefixV6, 1, 128))
+	if out != (limit.Limits{}) {
+		out.PrefixV4, out.PrefixV6 = v4, v6
 	}
+	return out
 }
 
 // without reports limits of the row's own that mean nothing for it, and forgets
@@ -84,10 +91,14 @@ func (r *row) limits() {
 func (r *row) without(why string, keys ...string) {
 	for _, name := range keys {
 		field := find(limitsKeys, name).field(&r.text.Limits)
-		if pos := written(field); pos.IsSet() && !r.inherited["limits."+name] {
+		pos := written(field)
+		if !pos.IsSet() {
+			continue
+		}
+		if !r.inherited["limits."+name] {
 			r.errorf("limits."+name, pos, "%s; take it out", why)
 		}
-		forget(field)
+		forget(find(limitsKeys, name).field(&r.writable().Limits))
 	}
 }
 

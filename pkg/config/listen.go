@@ -32,11 +32,43 @@ type bound struct {
 	passed bool // whoever started the daemon has opened it
 }
 
+// A heard is the endpoints of a row so far, and whether they were passed. Most
+// rows have one or two.
+type heard struct {
+	few  []bool // of the first of list
+	list []service.Endpoint
+	more map[service.Endpoint]bool
+}
+
+const heardFew = 8
+
+func (h *heard) get(e service.Endpoint) (passed, ok bool) {
+	if i := slices.Index(h.list, e); i >= 0 {
+		return h.few[i], true
+	}
+	passed, ok = h.more[e]
+	return passed, ok
+}
+
+func (h *heard) put(e service.Endpoint, passed bool) {
+	if i := slices.Index(h.list, e); i >= 0 {
+		h.few[i] = passed
+		return
+	}
+	if len(h.list) < heardFew {
+		h.list, h.few = append(h.list, e), append(h.few, passed)
+		return
+	}
+	if h.more == nil {
+		h.more = make(map[service.Endpoint]bool)
+	}
+	h.more[e] = passed
+}
+
 // endpoints fills in listen: what was passed by the row's name, and what is
 // written, or else what the row's name stands for.
 func (r *row) endpoints() {
-	s := &r.text
-	r.heard = make(map[service.Endpoint]bool)
+	s := r.text
 	r.takePassed()
 	switch {
 	case s.Listen.IsSet():
@@ -52,7 +84,7 @@ func (r *row) endpoints() {
 		if r.own && !ports && len(s.Listen.V) > 0 && r.family != "unix" && r.family != "vsock" && !r.inherited["listen"] {
 			r.errorf("protocol", s.Protocol.Pos, "is about ports, and listen has none; take it out")
 		}
-	case r.isDefaults() || r.bad("listen") || r.both || len(r.passed) > 0:
+	case r.isDefaults() || r.bad("listen") || r.bad("rpc") || r.both || len(r.passed) > 0:
 	case r.family == "unix" || r.family == "vsock":
 		pos := s.Pos
 		if r.own {
@@ -60,6 +92,8 @@ func (r *row) endpoints() {
 		}
 		write := map[string]string{"unix": "/run/NAME.sock", "vsock": "vsock:PORT"}[r.family]
 		r.errorf("listen", pos, "%s sockets have no place of their own; write listen = %q", r.family, write)
+	case r.text.RPC.Pos.IsSet():
+		r.listenOn("", 0, 0, String{"0", r.text.RPC.Pos}) // who asks rpcbind finds it at any port
 	case r.kind == multiplexer:
 		r.listenOn("", 1, 1, String{"1", s.Pos}) // RFC 1078: TCP port 1
 	case badName(r.svc.Name) != "" || r.bad("name"): // said already
@@ -79,7 +113,7 @@ func (r *row) endpoints() {
 
 // port looks a name up in services(5).
 func (r *row) port(name string) (uint16, error) {
-	return r.c.asked.port(r.c.o.Accounts, strings.ToLower(r.transport()), name)
+	return r.c.asked.port(r.c.o, strings.ToLower(r.transport()), name)
 }
 
 // entry adds the endpoints of one entry, whose kind its look tells; ports says
@@ -163,7 +197,7 @@ func (r *row) vsock(l String) {
 // add notes an endpoint, and reports whether there is nothing to say against it.
 // What was passed may be written, too.
 func (r *row) add(e service.Endpoint, l String) bool {
-	if passed, twice := r.heard[e]; twice {
+	if passed, twice := r.heard.get(e); twice {
 		if !passed {
 			r.errorf("listen", l.Pos, "%s is in this list already; take one out", e)
 		}
@@ -178,7 +212,7 @@ func (r *row) add(e service.Endpoint, l String) bool {
 		return false
 	}
 	r.c.sockets++
-	r.heard[e] = false
+	r.heard.put(e, false)
 	r.listen = append(r.listen, bound{Endpoint: e, pos: l.Pos})
 	return true
 }
@@ -208,11 +242,8 @@ func (r *row) split(l String) (host string, lo, hi uint16, ok bool) {
 		host = ""
 	}
 	if host != "" {
-		if _, err := netip.ParseAddr(host); err != nil {
-			if strings.EqualFold(host, "localhost") {
-				return fail("%s begins with a name, not an address; write \"127.0.0.1:%s\", \"[::1]:%s\" or both instead", clip(s), clipped(name), clipped(name))
-			}
-			return fail("%s begins with %s, which is no address; write \"ADDRESS:PORT\" instead", clip(s), clip(host))
+		if _, err := netip.ParseAddr(host); err != nil && !validHost(host) {
+			return fail("%s begins with %s, which is neither an address nor a name of a host; write \"ADDRESS:PORT\" instead", clip(s), clip(host))
 		}
 	}
 	switch {
@@ -239,6 +270,9 @@ func (r *row) split(l String) (host string, lo, hi uint16, ok bool) {
 	}
 	if isDigits(name) {
 		n, err := strconv.ParseUint(name, 10, 16)
+		if err == nil && n == 0 && r.text.RPC.Pos.IsSet() {
+			return host, 0, 0, true
+		}
 		if err != nil || n == 0 {
 			return fail("port %s is out of bounds; write a port from 1 to 65535 instead", clipped(name))
 		}
@@ -302,11 +336,14 @@ func bracketed(s string) (string, bool) {
 }
 
 // listenOn adds the endpoints of ports lo to hi: without an address one of each
-// family.
+// family, with a name those of its addresses.
 func (r *row) listenOn(host string, lo, hi uint16, l String) {
 	nets := networks[r.style][r.family]
 	var addrs []netip.Addr
-	if host == "" {
+	a, err := netip.ParseAddr(host)
+	named := err != nil && host != ""
+	switch {
+	case host == "":
 		for _, n := range nets {
 			a := netip.IPv4Unspecified()
 			if n.V6() {
@@ -314,17 +351,24 @@ func (r *row) listenOn(host string, lo, hi uint16, l String) {
 			}
 			addrs = append(addrs, a)
 		}
-	} else {
-		a, ok := r.hostAddr(nets, host, lo, l)
-		if !ok {
-			return
+	case named:
+		addrs = r.named(nets, host, l)
+	default:
+		if a, ok := r.hostAddr(nets, a, lo, l); ok {
+			addrs = []netip.Addr{a}
 		}
-		nets = slices.DeleteFunc(slices.Clone(nets), func(n service.Network) bool { return n.V6() != a.Is6() })
-		addrs = []netip.Addr{a}
 	}
 	for port := uint32(lo); port <= uint32(hi); port++ {
-		for i, n := range nets {
-			if !r.add(service.Endpoint{Network: n, Addr: netip.AddrPortFrom(addrs[i], uint16(port))}, l) {
+		for _, a := range addrs {
+			n := nets[0]
+			if a.Is6() {
+				n = nets[len(nets)-1]
+			}
+			e := service.Endpoint{Network: n, Addr: netip.AddrPortFrom(a, uint16(port))}
+			if _, twice := r.heard.get(e); twice && named {
+				continue // it is also called otherwise
+			}
+			if !r.add(e, l) {
 				return // is said once, for both families and all ports
 			}
 		}
@@ -332,8 +376,7 @@ func (r *row) listenOn(host string, lo, hi uint16, l String) {
 }
 
 // hostAddr checks the address of an entry; nets are the families the row has.
-func (r *row) hostAddr(nets []service.Network, host string, port uint16, l String) (netip.Addr, bool) {
-	a, _ := netip.ParseAddr(host)
+func (r *row) hostAddr(nets []service.Network, a netip.Addr, port uint16, l String) (netip.Addr, bool) {
 	zone := a.Zone()
 	a = a.Unmap() // v4-mapped is v4 everywhere
 	both := families[r.style][0]
@@ -367,11 +410,16 @@ func (r *row) settle() {
 	r.strangers()
 	r.svc.Socket = r.socket()
 	r.rights()
+	r.proxies()
+	r.identEnds()
 	r.judges()
 	r.circle()
+	r.rpc()
+	r.svc.Listen = make([]service.Endpoint, 0, len(r.listen))
+	r.svc.ListenOrigin = make([]service.Place, 0, len(r.listen))
 	for _, b := range r.listen {
 		r.svc.Listen = append(r.svc.Listen, b.Endpoint)
-		r.svc.ListenOrigin = append(r.svc.ListenOrigin, b.pos.String())
+		r.svc.ListenOrigin = append(r.svc.ListenOrigin, service.Place{File: b.pos.File, Line: b.pos.Line, Col: b.pos.Col})
 	}
 	if r.c.o.Up != nil {
 		r.notUp()
@@ -387,7 +435,7 @@ func (r *row) rights() {
 			continue
 		}
 		switch {
-		case b.Network.IP() && int(b.Addr.Port()) < r.c.o.UnprivilegedPort:
+		case b.Network.IP() && b.Addr.Port() != 0 && int(b.Addr.Port()) < r.c.o.UnprivilegedPort:
 			r.errorf("listen", b.pos, "port %d needs root or CAP_NET_BIND_SERVICE; write listen = \"PORT\" with a port from %d up instead", b.Addr.Port(), r.c.o.UnprivilegedPort)
 		case b.Network.Vsock() && b.Port <= vsockReserved:
 			r.errorf("listen", b.pos, "port %d needs root or CAP_NET_BIND_SERVICE; write listen = \"vsock:PORT\" with a port from %d up instead", b.Port, vsockReserved+1)

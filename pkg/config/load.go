@@ -5,6 +5,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -24,69 +25,93 @@ const (
 // Load reads the file at path and everything it includes. It never fails: what
 // is wrong, an unreadable file too, is in File.Problems, and Compile makes an
 // error of it.
-func Load(path string) *File {
+func Load(path string) *File { return TOML(path)(NewDisk()) }
+
+// TOML reads the file at path and everything it includes, as Load does.
+func TOML(path string) Source { return func(d *Disk) *File { return load(path, d) } }
+
+// load is Load with what d knows already of the file system.
+func load(path string, d *Disk) *File {
 	f := &File{Path: path}
-	l := &loader{f: f, seen: make(map[string]bool)}
+	l := &loader{f, NewIncludes(f, d)}
 	l.load(path, Pos{}, nil)
 	return f
 }
 
 type loader struct {
+	f        *File
+	includes *Includes
+}
+
+// Includes reads files that include others, each of them once.
+type Includes struct {
 	f    *File
+	disk *Disk
 	seen map[string]bool // by real path
 }
 
-// load reads one file; from is where it is included, stack what includes it.
-func (l *loader) load(path string, from Pos, stack []string) {
-	fail := func(format string, args ...any) {
-		p := &Problem{Pos: from, Key: "include", Text: fmt.Sprintf(format, args...)}
+// NewIncludes reads files by d, and enters their names in f.
+func NewIncludes(f *File, d *Disk) *Includes {
+	return &Includes{f: f, disk: d, seen: make(map[string]bool)}
+}
+
+// Read is the text of a file. outer is what includes it, from the main file on, and
+// inner the same for what it includes itself. It reports a file that was read before
+// with twice, and no text. The error is what to tell whoever includes it.
+func (in *Includes) Read(path string, outer []string) (text string, inner []string, twice bool, err error) {
+	real, err := in.disk.Real(path)
+	switch {
+	case err != nil:
+		return "", nil, false, fmt.Errorf("%s cannot be read: %v", path, err)
+	case slices.Contains(outer, real):
+		return "", nil, false, fmt.Errorf("%s includes itself; take it out", path)
+	case in.seen[real]:
+		return "", nil, true, nil
+	case len(outer) > maxIncludeDepth:
+		return "", nil, false, fmt.Errorf("files include each other more than %d deep; include %s from the main file instead", maxIncludeDepth, path)
+	case len(in.seen) >= maxFiles:
+		return "", nil, false, fmt.Errorf("more than %d files are included; write fewer", maxFiles)
+	}
+	in.seen[real] = true
+	in.f.Paths = append(in.f.Paths, path)
+	if text, err = in.disk.Text(path); err != nil {
+		return "", nil, false, fmt.Errorf("%s cannot be read: %v", path, err)
+	}
+	return text, append(slices.Clip(outer), real), false, nil
+}
+
+// load reads one file; from is where it is included, outer what includes it.
+func (l *loader) load(path string, from Pos, outer []string) {
+	text, inner, twice, err := l.includes.Read(path, outer)
+	switch {
+	case err != nil:
+		p := &Problem{Pos: from, Key: "include", Text: err.Error()}
 		if !from.IsSet() {
-			p.Pos, p.Key = Pos{}, ""
+			p.Key = ""
 		}
 		l.f.Problems = append(l.f.Problems, p)
-	}
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		fail("%s cannot be read: %v", path, reason(err))
 		return
-	}
-	switch {
-	case slices.Contains(stack, real):
-		fail("%s includes itself; take it out of the list", path)
-		return
-	case l.seen[real]:
-		return // a second pattern that matches it
-	case len(stack) > maxIncludeDepth:
-		fail("files include each other more than %d deep; include %s from the main file instead", maxIncludeDepth, path)
-		return
-	case len(l.seen) >= maxFiles:
-		fail("more than %d files are included; write fewer", maxFiles)
-		return
-	}
-	l.seen[real] = true
-	l.f.Paths = append(l.f.Paths, path)
-	text, err := readFile(path, maxFile)
-	if err != nil {
-		fail("%s cannot be read: %v", path, reason(err))
-		return
+	case twice:
+		return // by a second pattern that matches it
 	}
 	r := &reader{f: l.f, name: path}
-	for _, pattern := range r.read(string(text), len(stack) == 0) {
-		files, err := expand(filepath.Dir(path), pattern.V)
+	for _, p := range r.read(text, len(outer) == 0) {
+		files, err := l.includes.disk.Glob(filepath.Dir(path), p.V)
 		if err != nil {
-			l.f.Problems = append(l.f.Problems, &Problem{Pos: pattern.Pos, Key: "include", Text: err.Error()})
+			l.f.Problems = append(l.f.Problems, &Problem{Pos: p.Pos, Key: "include", Text: err.Error()})
 		}
 		for _, name := range files {
-			l.load(name, pattern.Pos, append(slices.Clip(stack), real))
+			l.load(name, p.Pos, inner)
 		}
 	}
 }
 
-// expand lists the files that pattern names, sorted. A pattern is relative to
+// expand lists the files that a pattern names, sorted. A pattern is relative to
 // the directory of the file it stands in. As in the shell, a wildcard does not
 // match a leading dot: editors put their scratch files there. A pattern may
 // match nothing; a plain name must exist.
-func expand(dir, pattern string) ([]string, error) {
+func expand(p pattern) ([]string, error) {
+	dir, pattern := p.dir, p.pattern
 	switch {
 	case pattern == "":
 		return nil, fmt.Errorf("an empty name; write a file or a pattern such as \"tcpmuxd.d/*.toml\"")
@@ -114,9 +139,11 @@ func expand(dir, pattern string) ([]string, error) {
 // readFile reads a regular file of at most limit bytes; anything else might
 // never end, or hold up a reload.
 func readFile(path string, limit int64) ([]byte, error) {
-	if fi, err := os.Stat(path); err != nil {
+	fi, err := os.Stat(path)
+	switch {
+	case err != nil:
 		return nil, err
-	} else if !fi.Mode().IsRegular() {
+	case !fi.Mode().IsRegular():
 		return nil, errors.New("not a regular file")
 	}
 	f, err := os.Open(path)
@@ -124,9 +151,11 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
+	// As a file is most often: read at once, with a byte of room for its end.
+	b := bytes.NewBuffer(make([]byte, 0, min(fi.Size(), limit)+bytes.MinRead))
+	_, err = b.ReadFrom(io.LimitReader(f, limit+1))
+	if err == nil && int64(b.Len()) > limit {
 		err = fmt.Errorf("longer than %d bytes", limit)
 	}
-	return b, err
+	return b.Bytes(), err
 }

@@ -20,6 +20,7 @@ type Accounts interface {
 	Group(name string) (uint32, error)
 	Groups(u account.User) ([]uint32, error)    // supplementary groups
 	Port(protocol, name string) (uint16, error) // of "tcp" or "udp"
+	Program(name string) (uint32, error)        // of rpc(5)
 }
 
 // Options is the machine a table is compiled for. Tests make their own.
@@ -46,6 +47,10 @@ type Options struct {
 	OOMScoreAdj int
 	CPUs        []int // the processors there may be, sorted; nil: not known
 
+	// What can be read of how busy the machine is.
+	LoadAverage bool // /proc/loadavg
+	Pressure    bool // /proc/pressure/memory
+
 	// Native says that children are started by the spawn program. The portable
 	// way gives a child neither limits and priorities nor an umask that is not
 	// the daemon's 022.
@@ -60,6 +65,14 @@ type Options struct {
 	Program  func(path string) error // nil if it can be executed by somebody
 	Dir      func(path string) error // nil if it is a directory
 	ReadFile func(path string) ([]byte, error)
+	ReadSet  func(path string) ([]byte, error) // ReadFile for files of sets, which may be longer
+	// Zone reads the rules of a time zone, in the form of tzfile(5), by its name;
+	// of the machine's own for "".
+	Zone func(name string) ([]byte, error)
+
+	// Host looks up the addresses of a host that a row listens on. Nil: nobody asks,
+	// and no name has any.
+	Host func(name string) ([]netip.Addr, error)
 
 	// Up tells whether this machine has the address a now, on that interface
 	// unless device is empty; for the zero Addr it tells whether there is such
@@ -68,8 +81,10 @@ type Options struct {
 	Up func(a netip.Addr, device string) bool
 
 	// VanishedUsers makes unknown users and groups warnings, with
-	// service.Service.Refuse set for the row. It is for a table that runs
-	// already and is compiled again because passwd or group has changed.
+	// service.Service.Refuse set for the row; and files of sets that cannot be
+	// read any more, where Reading.Compile goes on with what was in them. It is
+	// for a table that runs already and is compiled again because passwd, group
+	// or such a file has changed.
 	VanishedUsers bool
 }
 
@@ -97,11 +112,16 @@ func System(accounts Accounts) *Options {
 		MaxFiles:         nrOpen,
 		OOMScoreAdj:      oom,
 		CPUs:             possibleCPUs("/sys/devices/system/cpu/possible"),
+		LoadAverage:      line("/proc/loadavg") != "",
+		Pressure:         line("/proc/pressure/memory") != "",
 		Native:           true,
 		Environ:          os.Environ(),
 		Program:          program,
 		Dir:              directory,
 		ReadFile:         func(path string) ([]byte, error) { return readFile(path, maxEnvFile) },
+		ReadSet:          func(path string) ([]byte, error) { return readFile(path, maxSetFile) },
+		Zone:             readZone,
+		Host:             lookupHost(),
 	}
 }
 

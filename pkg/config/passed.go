@@ -95,14 +95,14 @@ func (r *row) takePassed() {
 		if r.wrongKind(p) {
 			continue
 		}
-		if _, twice := r.heard[p.Endpoint]; twice {
+		if _, twice := r.heard.get(p.Endpoint); twice {
 			r.warnf("", r.text.Pos, "the socket %s was passed twice; one of them is not used", p)
 			continue
 		}
-		r.heard[p.Endpoint] = true
+		r.heard.put(p.Endpoint, true)
 		if p.wild() {
 			for _, e := range p.halves() {
-				r.heard[e] = true
+				r.heard.put(e, true)
 			}
 		}
 		r.listen = append(r.listen, bound{Endpoint: p.Endpoint, pos: r.text.Pos, passed: true})

@@ -15,7 +15,7 @@ import (
 // write instead.
 type Problem struct {
 	Pos
-	Row  string // id of the row, "[server]" or "[defaults]"; empty at top level
+	Row  string // id of the row, "[server]", "[set.NAME]" or "[defaults]"; empty at top level
 	Key  string // dotted for keys in a table of the row: "limits.rate"; may be empty
 	Text string
 }
@@ -35,6 +35,10 @@ func (p *Problem) Error() string {
 	case "[server]", "[defaults]":
 		b.WriteString(p.Row + ": ")
 	default:
+		if strings.HasPrefix(p.Row, "[set.") {
+			b.WriteString(p.Row + ": ")
+			break
+		}
 		fmt.Fprintf(&b, "row %q: ", p.Row)
 	}
 	if p.Key != "" {

@@ -6,6 +6,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -15,23 +16,33 @@ import (
 
 // row makes a row of s: what it is, and what it takes from [defaults].
 func (c *compiler) row(s *Service, implied bool) *row {
-	r := &row{c: c, text: *s, implied: implied, inherited: make(map[string]bool)}
+	r := &row{c: c, from: s, text: s, implied: implied, svc: new(service.Service)}
 	r.disabled = s.Enabled.IsSet() && !s.Enabled.V || !s.Enabled.IsSet() && c.f.Defaults.Enabled.IsSet() && !c.f.Defaults.Enabled.V
 	r.svc.ID = s.ID
-	r.svc.Origin = fmt.Sprintf("%s:%d", s.Pos.File, s.Pos.Line)
+	r.svc.Origin = service.Place{File: s.Pos.File, Line: s.Pos.Line}
 	r.identify()
 	r.misplaced()
 	r.inherit(&c.f.Defaults)
 	if r.kind&byName == 0 && r.svc.Name == "" {
 		r.svc.Name = cmp.Or(r.text.Name.V, s.ID)
 	}
-	if s.Name.IsSet() {
+	if s.Name.IsSet() && !r.inherited["name"] {
 		if bad := badName(s.Name.V); bad != "" {
 			r.errorf("name", s.Name.Pos, "the name %s; write a name of letters, digits and .-_+", bad)
 		}
 	}
 	r.kindOfSocket()
 	return r
+}
+
+// writable is the words of the row, to be changed: what was read is left as it is. Of
+// most rows nothing is changed, and four kilobytes need not be copied.
+func (r *row) writable() *Service {
+	if !r.copied {
+		text := *r.text
+		r.text, r.copied = &text, true
+	}
+	return r.text
 }
 
 // What a row runs.
@@ -60,7 +71,7 @@ func runsOf(s *Service) (what runs, n int) {
 
 // identify finds out what kind of row this is, and whether its key is in order.
 func (r *row) identify() {
-	s, d := &r.text, &r.c.f.Defaults
+	s, d := r.text, &r.c.f.Defaults
 	name, isMux := strings.CutPrefix(s.ID, muxPrefix)
 	if isMux {
 		r.svc.Mux = true
@@ -110,7 +121,7 @@ func (r *row) identify() {
 			builtin = "echo"
 		}
 		r.errorf("", s.Pos, "the row runs nothing; write exec = [\"/path/of/program\"], builtin = %q or forward = \"ADDRESS:PORT\"", builtin)
-	case r.kind == builtinMux && !r.svc.Plus && r.svc.Name != "":
+	case r.kind == builtinMux && !r.svc.Plus && r.svc.Name != "" && word != "sensor":
 		r.errorf("", s.Pos, "a built-in service does not answer \"+\" itself; write [service.\"tcpmux/+%s\"] instead", name)
 	}
 }
@@ -132,9 +143,9 @@ func (r *row) runsTwo(s *Service) {
 		}
 	}
 	if first == "exec" {
-		r.text.Builtin = String{}
+		r.writable().Builtin = String{}
 	}
-	r.text.Forward = List{}
+	r.writable().Forward = List{}
 }
 
 // badName says what is wrong with the key or the name of a row: both stand in
@@ -162,7 +173,7 @@ func (r *row) misplaced() {
 		if k.kinds&r.kind != 0 || r.both {
 			continue
 		}
-		if pos := written(k.field(&r.text)); pos.IsSet() {
+		if pos := written(k.field(r.text)); pos.IsSet() {
 			r.errorf(k.name, pos, "means nothing for %s; take it out", r.kind)
 		}
 	}
@@ -179,6 +190,8 @@ func written(field any) Pos {
 		return f.Pos
 	case *List:
 		return f.Pos
+	case *Scalar:
+		return f.Pos
 	case *Keepalive:
 		return f.Pos
 	case *Env:
@@ -187,36 +200,86 @@ func written(field any) Pos {
 		return f.Pos
 	case *Limits:
 		return f.Pos
+	case *Shed:
+		return f.Pos
+	case *Ident:
+		return f.Pos
 	case *Rlimits:
+		return f.Pos
+	case *RPC:
 		return f.Pos
 	}
 	return Pos{}
 }
 
 // forget makes a field what it is if nobody has written it.
-func forget(field any) {
-	switch f := field.(type) {
-	case *Bool:
-		*f = Bool{}
-	case *Int:
-		*f = Int{}
-	case *String:
-		*f = String{}
-	case *List:
-		*f = List{}
-	case *Keepalive:
-		*f = Keepalive{}
+func forget(field any) { reflect.ValueOf(field).Elem().SetZero() }
+
+// inherit takes from d what the row does not say itself. The tables access,
+// limits, rlimits and env are taken key by key, everything else as a whole. The
+// words of the row are made complete where they are, because a copy of them all
+// would be most of the memory that a large table takes; see disinherit. Only whoever
+// wants complete words afterwards gets copies.
+func (r *row) inherit(d *Service) {
+	for i := range r.c.inherits {
+		k := &r.c.inherits[i]
+		if k.kinds&r.kind == 0 {
+			continue
+		}
+		if r.inherited == nil {
+			r.inherited = make(map[string]bool, len(r.c.inherits))
+		}
+		dst := k.field(r.text)
+		if _, list := dst.(*Env); list || r.c.complete {
+			dst = k.field(r.writable())
+		}
+		r.take(k.name, dst, k.field(d))
 	}
 }
 
-// inherit takes from d what the row does not say itself. The tables access,
-// limits, rlimits and env are taken key by key, everything else as a whole.
-func (r *row) inherit(d *Service) {
-	for i := range serviceKeys {
-		if k := &serviceKeys[i]; k.kinds&r.kind != 0 {
-			r.take(k.name, k.field(&r.text), k.field(d))
+// disinherit makes the words of the row what they were when they were read.
+func (r *row) disinherit() {
+	if len(r.inherited) == 0 {
+		return
+	}
+	for i := range r.c.inherits {
+		if k := &r.c.inherits[i]; r.inherited[k.name] {
+			forget(k.field(r.from))
 		}
 	}
+}
+
+// inherits are the keys that d has, with dotted ones for those of its tables.
+func inherits(d *Service) (list []key[Service]) {
+	for _, k := range serviceKeys {
+		field := k.field(d)
+		if !written(field).IsSet() {
+			continue
+		}
+		switch field.(type) {
+		case *Access:
+			list = appendDotted(list, d, k, accessKeys)
+		case *Limits:
+			list = appendDotted(list, d, k, limitsKeys)
+		case *Rlimits:
+			list = appendDotted(list, d, k, rlimitKeys)
+		default:
+			list = append(list, k)
+		}
+	}
+	return list
+}
+
+// appendDotted appends those of keys that the table of d has which is called k.
+func appendDotted[T any](list []key[Service], d *Service, k key[Service], keys []key[T]) []key[Service] {
+	for _, sub := range keys {
+		dotted := key[Service]{name: k.name + "." + sub.name, kinds: k.kinds}
+		dotted.field = func(s *Service) any { return sub.field(k.field(s).(*T)) }
+		if written(dotted.field(d)).IsSet() {
+			list = append(list, dotted)
+		}
+	}
+	return list
 }
 
 func (r *row) take(key string, dst, src any) {
@@ -239,6 +302,30 @@ func (r *row) take(key string, dst, src any) {
 				r.inherited[key+"."+k.name] = true
 			}
 		}
+	case *Shed:
+		if src := src.(*Shed); !dst.Pos.IsSet() && src.Pos.IsSet() {
+			*dst = *src
+			r.inherited[key] = true
+			for _, k := range shedKeys {
+				r.inherited[key+"."+k.name] = true
+			}
+		}
+	case *Ident:
+		if src := src.(*Ident); !dst.Pos.IsSet() && src.Pos.IsSet() {
+			*dst = *src
+			r.inherited[key] = true
+			for _, k := range identKeys {
+				r.inherited[key+"."+k.name] = true
+			}
+		}
+	case *RPC:
+		if src := src.(*RPC); !dst.Pos.IsSet() && src.Pos.IsSet() {
+			*dst = *src
+			r.inherited[key] = true
+			for _, k := range rpcKeys {
+				r.inherited[key+"."+k.name] = true
+			}
+		}
 	case *Env:
 		own := make(map[string]bool, len(dst.Vars))
 		for _, v := range dst.Vars {
@@ -250,21 +337,6 @@ func (r *row) take(key string, dst, src any) {
 				dst.Vars = append(dst.Vars, v)
 				r.inherited[key+"."+quoteKey(v.Name)] = true
 			}
-		}
-	case *Access:
-		for i := range accessKeys {
-			k := &accessKeys[i]
-			r.take(key+"."+k.name, k.field(dst), k.field(src.(*Access)))
-		}
-	case *Limits:
-		for i := range limitsKeys {
-			k := &limitsKeys[i]
-			r.take(key+"."+k.name, k.field(dst), k.field(src.(*Limits)))
-		}
-	case *Rlimits:
-		for i := range rlimitKeys {
-			k := &rlimitKeys[i]
-			r.take(key+"."+k.name, k.field(dst), k.field(src.(*Rlimits)))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,10 @@ func TestPlaces(t *testing.T) {
 		"é.ü = {x = 1, y.z = 1979-05-27 07:32:00, # nl\n w = [],}\n" +
 		"[[arr]]\nk = 1\n[arr.sub]\nq = 1\n[[arr]]\nk = 2\n"
 	text = strings.Replace(text, "é.ü", `"é"."ü"`, 1)
-	root, _, err := scan("f", text)
+	root, plain, _, err := scan(text)
+	if plain {
+		t.Error("this is not plain")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +84,7 @@ func covered(path string, n *node, v any) string {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, e := range v {
-			c := n.index[k]
+			c := n.get(k)
 			if c == nil || !c.pos.IsSet() || !c.val.IsSet() {
 				return path + "/" + k
 			}
@@ -88,7 +92,9 @@ func covered(path string, n *node, v any) string {
 				return p
 			}
 		}
-		if len(n.kids) != len(v) {
+		// The library lets keys be put into an array (e = [], e.a = 1, e.b = 2), and
+		// loses all but the last.
+		if _, array := n.v.([]any); !array && len(n.kids) != len(v) {
 			return path + " has keys that are not there"
 		}
 	case []any:
@@ -113,20 +119,83 @@ func covered(path string, n *node, v any) string {
 	return ""
 }
 
+// made is the value of a node of a plain text, as the library would have it.
+func made(n *node) any {
+	switch n.v.(type) {
+	case map[string]any:
+		m := make(map[string]any)
+		for _, k := range n.kids {
+			m[k.name] = made(k)
+		}
+		return m
+	case []any:
+		l := make([]any, 0, len(n.elems))
+		for _, e := range n.elems {
+			l = append(l, made(e))
+		}
+		return l
+	}
+	return n.v
+}
+
+// TestPlain: what nearly all tables are made of is plain, so that they are read
+// fast, and what may not be is not. That the values are right is FuzzScan's.
+func TestPlain(t *testing.T) {
+	for text, want := range map[string]bool{
+		"": true, "# é\n\n a\t= \"é #\" # x": true, "a = 'C:\\'": true, "a=-12\nb=0\nc= true \nd=false#": true, "a = 'x\ty'": true,
+		"[a]\n[b.c]\nx.y = 1\nx.z = 2\n[b.\"c/+d\".'e']\n[b.f]": true, "a = [ 'x', # y\n\n \"z\",\n[], [1,2]]": true,
+		"a = { b = 1, c.d = [2], c.e = {} }": true, "[a]\n[a.b]\n": true,
+
+		"a = \"\\u0041\"": false, "a = \"\"\"x\"\"\"": false, "a = '''x'''": false, "a = 1\r\n": false, "a = 'x\x01y'": false,
+		"# \x7f": false, "# \xff": false, "a = 1_0": false, "a = +1": false, "a = -0": false, "a = 01": false, "a = 0x1": false, "a = 1.0": false,
+		"a = 1979-05-27": false, "a = truely": false, "a = 1 2": false, "a = 9999999999999999999": false, "a = 1 b = 2": false, "a = [1] [b]": false,
+		"a = 1\na = 2": false, "a.b = 1\n[a]": false, "a.b = 1\n[a.c]": false, "[a.b]\n[a]": false, "[a]\n[a]": false, "[a]\nb = 1\n[a.b]": false,
+		"[a]\nb = 1\nb.c = 2": false, "a = {b = 1}\na.c = 1": false, "a = {}\n[a.b]": false, "a = {b = 1, b = 2}": false, "a = {b = 1,}": false,
+		"a = {\nb = 1}": false, "a = [{b = 1}]": false, "[[a]]": false, "[ a ]": false, "[a . b]": false, "[a]]": false, "[a": false, "[a]b = 1": false,
+		"a . b = 1": false, "é = 1": false, "a b = 1": false, "\"\" = 1": false, "\"\\u0041\" = 1": false, "a = [1 2]": false, "a =": false, "a = [1,,2]": false,
+	} {
+		_, plain, _, err := scan(text)
+		if plain != want {
+			t.Errorf("%q: plain is %v, %v", text, plain, err)
+		}
+		values := make(map[string]any)
+		if err := toml.Unmarshal([]byte(text), &values); plain && err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	text, err := os.ReadFile("../../etc/tcpmuxd.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, plain, _, err := scan(string(text)); !plain {
+		t.Errorf("etc/tcpmuxd.toml is not plain: %v", err)
+	}
+}
+
 // FuzzScan: whatever the library accepts, the scanner has a place for every
-// key and every element of.
+// key and every element of. What it takes for plain, the library accepts, and
+// makes the same of.
 func FuzzScan(f *testing.F) {
 	seed(f)
 	f.Fuzz(func(t *testing.T, text string) {
 		if len(text) > 1<<16 {
 			return
 		}
-		root, offset, err := scan("f", strings.TrimPrefix(text, "\ufeff"))
+		root, plain, offset, err := scan(strings.TrimPrefix(text, "\ufeff"))
 		if offset < 0 || offset > len(text) {
 			t.Fatalf("offset %d of %d", offset, len(text))
 		}
 		values := make(map[string]any)
-		if e := guarded(func() error { return toml.Unmarshal([]byte(text), &values) }); e != nil || err == errDepth {
+		e := guarded(func() error { return toml.Unmarshal([]byte(text), &values) })
+		if plain {
+			if e != nil {
+				t.Fatalf("plain, and the library says: %v", e)
+			}
+			if v := made(root); !reflect.DeepEqual(v, any(values)) {
+				t.Fatalf("made %v, the library %v", v, values)
+			}
+		}
+		if e != nil || err == errDepth {
 			return
 		}
 		if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {
@@ -169,7 +238,7 @@ func FuzzCompile(f *testing.F) {
 					}
 				}
 				for _, p := range file.Problems {
-					if !p.IsSet() || p.Text == "" || p.Line > 1+strings.Count(text, "\n") {
+					if !p.IsSet() || p.Text == "" || int(p.Line) > 1+strings.Count(text, "\n") {
 						t.Fatalf("problem without a place: %v", p)
 					}
 				}
@@ -194,7 +263,7 @@ func insane(s *service.Service) string {
 		return "runs more or less than one thing"
 	case s.Mux != (len(s.Listen) == 0):
 		return "by name, or somewhere"
-	case s.Mux && (s.Name == "" || s.Wait || s.Builtin == service.BuiltinTCPMUX || s.Builtin != service.BuiltinNone && !s.Plus):
+	case s.Mux && (s.Name == "" || s.Wait || s.Builtin == service.BuiltinTCPMUX || s.Builtin != service.BuiltinNone && s.Builtin != service.BuiltinSensor && !s.Plus):
 		return "is not for a name"
 	case s.Wait && (s.Exec == nil || s.Limits.Instances < 1 || s.Limits.InstancesPerSource != 0 || s.Limits.RatePerSource.N != 0):
 		return "cannot wait so"
@@ -239,6 +308,8 @@ func seed(f *testing.F) {
 		}
 		f.Add(string(text))
 	}
+	f.Add("e = []\ne.a = 1\ne.b = 2")
+	f.Add("[a]\nb = 'x' # c\nc.d = [1, true]\nc.e = {f = -2}\n[a.\"g\"]\n")
 	f.Add("a.\"b\\u0000\" = '''x'''''\n[[a]]\n[b.'c']\nd = {e = [1, [2,],],}")
 }
 

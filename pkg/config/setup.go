@@ -30,7 +30,7 @@ const (
 )
 
 func (r *row) setup(e *service.Exec) {
-	s, o := &r.text, r.c.o
+	s, o := r.text, r.c.o
 	stdio := []choice[service.Stdio]{{"socket", service.StdioSocket}, {"log", service.StdioLog}, {"null", service.StdioNull}}
 	e.Stdout = choose(r, "stdout", s.Stdout, stdio)
 	e.Stderr = service.StdioLog
@@ -85,9 +85,12 @@ var resources = map[string]unit{
 func (r *row) rlimits() (out []service.Rlimit) {
 	for i := range rlimitKeys {
 		k := &rlimitKeys[i]
-		v := *k.field(&r.text.Rlimits).(*Scalar)
+		v := k.field(&r.text.Rlimits).(*Scalar)
+		if !v.IsSet() {
+			continue
+		}
 		key := "rlimits." + k.name
-		if !v.IsSet() || !r.native(key, v.Pos) {
+		if !r.native(key, v.Pos) {
 			continue
 		}
 		unit := resources[k.name]

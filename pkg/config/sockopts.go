@@ -33,7 +33,7 @@ const (
 )
 
 func (r *row) socket() service.Socket {
-	s := &r.text
+	s := r.text
 	o := service.Socket{
 		Backlog:     int(r.number("backlog", s.Backlog, 0, 1, maxBacklog)),
 		Nodelay:     s.Nodelay.V,
@@ -92,7 +92,7 @@ func (r *row) socket() service.Socket {
 
 // owner fills in whom a socket in the file system belongs to.
 func (r *row) owner(o *service.Socket) {
-	s := &r.text
+	s := r.text
 	if u := s.SocketUser; u.IsSet() {
 		if a, err := r.c.asked.user(r.c.o.Accounts, u.V); err != nil {
 			r.vanished("socket_user", u, err, "the name of a user or a number")
@@ -158,10 +158,13 @@ func (r *row) strangers() {
 			}
 			what = "an abstract socket, which is no file"
 		}
-		field := k.field(&r.text)
-		if pos := written(field); pos.IsSet() && !r.inherited[k.name] {
+		pos := written(k.field(r.text))
+		if !pos.IsSet() {
+			continue
+		}
+		if !r.inherited[k.name] {
 			r.errorf(k.name, pos, "means nothing for %s; take it out", what)
 		}
-		forget(field)
+		forget(k.field(r.writable()))
 	}
 }

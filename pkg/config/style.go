@@ -75,7 +75,7 @@ func (k kind) styles() []style {
 // kindOfSocket finds out the style, the family of ports, and who accepts. What
 // comes from [defaults] and does not fit the row is not taken.
 func (r *row) kindOfSocket() {
-	s := &r.text
+	s := r.text
 	r.style = choose(r, "socket", s.Socket, styleWords)
 	r.family = choose(r, "protocol", s.Protocol, familyWords)
 	ownStyle, ownFamily := s.Socket.IsSet() && !r.inherited["socket"], r.family != "" && !r.inherited["protocol"]

@@ -18,7 +18,19 @@ import (
 // IPV6_V6ONLY is set on all but some that were passed, which are both; TCP and
 // UDP never meet. A path is one socket of whatever kind, an abstract name one of
 // each kind, and vsock is ports and machines as TCP is ports and addresses.
-type taken map[spot]*[2]*holder // the first without, and the first with SO_REUSEPORT
+type taken struct {
+	// doors has who came to a port or a path first, nil after somebody else came.
+	// Nearly always that is all.
+	doors map[door]*holder
+	spots map[spot]*[2]*holder // the first without, and the first with SO_REUSEPORT
+}
+
+// A door is what two sockets have in common that can be in each other's way.
+type door struct {
+	network service.Network
+	port    uint32
+	path    string
+}
 
 // A spot is an address and a device, either of which may stand for any, so
 // that a few look-ups find whoever is in the way, however many rows there are.
@@ -66,6 +78,9 @@ func spotOf(e service.Endpoint) (at spot, wildcard netip.Addr) {
 
 // take notes that r listens on b, and reports a row that does so already.
 func (t taken) take(r *row, b bound) {
+	if b.Network.IP() && b.Addr.Port() == 0 {
+		return // each has one that is free
+	}
 	if b.Dual {
 		four := b
 		four.Dual = false
@@ -73,6 +88,22 @@ func (t taken) take(r *row, b bound) {
 		four.Addr = netip.AddrPortFrom(netip.IPv4Unspecified(), b.Addr.Port())
 		t.take(r, four)
 	}
+	at, _ := spotOf(b.Endpoint)
+	d := door{at.network, at.port, at.path}
+	first, come := t.doors[d]
+	if !come {
+		t.doors[d] = &holder{r, b}
+		return
+	}
+	if first != nil {
+		t.doors[d] = nil
+		t.judge(first.row, first.bound)
+	}
+	t.judge(r, b)
+}
+
+// judge notes that r listens on b, behind a door to which others have come, too.
+func (t taken) judge(r *row, b bound) {
 	at, wildcard := spotOf(b.Endpoint)
 	reuse := false
 	if b.Network.IP() {
@@ -105,7 +136,7 @@ search:
 			in = []spot{s}
 		}
 		for _, s := range in {
-			h := t[s]
+			h := t.spots[s]
 			if h == nil {
 				continue
 			}
@@ -133,7 +164,7 @@ search:
 		r.clashes[c] = true
 		p := r.problem("", pos, format, args)
 		p.Key = "listen"
-		r.c.errors = append(r.c.errors, p)
+		r.fault(p)
 	}
 	switch {
 	case other == nil:
@@ -147,16 +178,16 @@ search:
 		report("%s is taken: row %q at %s has %s; write another %s", b.Endpoint, other.row.text.ID, other.row.text.Pos, other.Endpoint, write)
 	}
 
-	i := 0
+	i, here := 0, &holder{r, b}
 	if reuse {
 		i = 1
 	}
 	for _, s := range []spot{at, anyAddr, anyDevice, both} {
-		if t[s] == nil {
-			t[s] = new([2]*holder)
+		if t.spots[s] == nil {
+			t.spots[s] = new([2]*holder)
 		}
-		if t[s][i] == nil {
-			t[s][i] = &holder{r, b}
+		if t.spots[s][i] == nil {
+			t.spots[s][i] = here
 		}
 	}
 }

@@ -8,6 +8,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,9 +30,10 @@ func Parse(name, text string) (f *File, include []String) {
 
 // A reader puts one text into a File that may have rows of others already.
 type reader struct {
-	f    *File
-	name string
-	bad  map[string]bool // Service.Bad of the row that is being read
+	f     *File
+	name  string
+	bad   map[string]bool // Service.Bad of the row that is being read
+	spare []Service       // for the next rows
 }
 
 func (r *reader) report(pos Pos, row, key, format string, args ...any) {
@@ -47,7 +49,10 @@ func (r *reader) read(text string, main bool) []String {
 		return nil
 	}
 	text = strings.TrimPrefix(text, "\ufeff")
-	root, offset, scanErr := scan(r.name, text)
+	root, plain, offset, scanErr := scan(text)
+	if plain {
+		return r.document(root, main)
+	}
 	if scanErr != nil {
 		// The library finds the better words for it, but is not sent further
 		// into a text that was not walked: it recurses without bound.
@@ -56,7 +61,7 @@ func (r *reader) read(text string, main bool) []String {
 	values := make(map[string]any)
 	err := guarded(func() error { return toml.Unmarshal([]byte(text), &values) })
 	if err == nil && scanErr != nil {
-		line := 1 + strings.Count(text[:offset], "\n")
+		line := 1 + int32(strings.Count(text[:offset], "\n"))
 		r.report(Pos{r.name, line, 1}, "", "", "%v", scanErr)
 		return nil
 	}
@@ -64,7 +69,8 @@ func (r *reader) read(text string, main bool) []String {
 		r.syntax(err)
 		return nil
 	}
-	return r.document(root, values, main)
+	root.give(values)
+	return r.document(root, main)
 }
 
 // guarded runs the library, which panics where it believes a state impossible.
@@ -82,7 +88,7 @@ func (r *reader) syntax(err error) {
 	pos, text := Pos{r.name, 1, 1}, strings.TrimPrefix(err.Error(), "toml: ")
 	var pe toml.ParseError
 	if errors.As(err, &pe) {
-		pos.Line, pos.Col = max(pe.Position.Line, 1), max(pe.Position.Col, 1)
+		pos.Line, pos.Col = int32(max(pe.Position.Line, 1)), int32(max(pe.Position.Col, 1))
 		text = pe.Message
 	}
 	text = strings.TrimSuffix(strings.TrimSpace(strings.ReplaceAll(text, "\n", " ")), ".")
@@ -95,38 +101,55 @@ func (r *reader) syntax(err error) {
 	r.report(pos, "", "", "%s (nothing below this was read)", text)
 }
 
-func (r *reader) document(root *node, values map[string]any, main bool) (include []String) {
+// at is p in the file that is being read.
+func (r *reader) at(p place) Pos { return Pos{r.name, p.Line, p.Col} }
+
+func (r *reader) document(root *node, main bool) (include []String) {
 	for _, n := range root.kids {
-		v := values[n.name]
 		switch n.name {
 		case "include":
 			var l List
-			r.list(n, v, "", "include", `["tcpmuxd.d/*.toml"]`, &l)
+			r.list(n, "", "include", `["tcpmuxd.d/*.toml"]`, &l)
 			include = l.V
 		case "server", "defaults":
-			t := r.table(n, v, "", n.name, "["+n.name+"]")
 			switch {
-			case t == nil:
+			case !r.table(n, "", n.name, "["+n.name+"]"):
 			case !main:
-				r.report(n.pos, "", n.name, "only the main file may have [%s]; move it there", n.name)
+				r.report(r.at(n.pos), "", n.name, "only the main file may have [%s]; move it there", n.name)
 			case n.name == "server":
-				fill(r, serverKeys, n, t, "[server]", "", &r.f.Server)
+				r.bad = nil
+				fill(r, serverKeys, n, "[server]", "", &r.f.Server)
+				r.f.Server.Bad = r.bad
 			default:
-				r.f.Defaults.Pos = n.pos
-				r.service(n, t, "[defaults]", &r.f.Defaults)
+				r.f.Defaults.Pos = r.at(n.pos)
+				r.service(n, "[defaults]", &r.f.Defaults)
+			}
+		case "set":
+			if !r.table(n, "", "set", "[set.NAME]") {
+				break
+			}
+			for _, set := range n.kids {
+				row := "[set." + quoteKey(set.name) + "]"
+				if r.table(set, row, "", "[set.NAME]") {
+					s := &Set{Name: set.name, Pos: r.at(set.pos)}
+					r.bad = nil
+					fill(r, setKeys, set, row, "", s)
+					s.Bad = r.bad != nil
+					r.f.Sets = append(r.f.Sets, s)
+				}
 			}
 		case "service":
-			t := r.table(n, v, "", "service", "[service.NAME]")
+			if !r.table(n, "", "service", "[service.NAME]") {
+				break
+			}
+			r.f.Services = slices.Grow(r.f.Services, len(n.kids))
 			nameless := false
-			for _, row := range n.kids {
-				if t == nil {
-					break
-				}
-				if v := t[row.name]; find(serviceKeys, row.name) == nil || isTable(v) {
-					r.row(row, v)
+			for i, row := range n.kids {
+				if find(serviceKeys, row.name) == nil || isTable(row.v) {
+					r.row(row, len(n.kids)-i)
 				} else if !nameless { // once for all keys of it
 					nameless = true
-					r.report(row.pos, "", row.name, "this is a key of a row, and the row has no name; write [service.NAME] above it")
+					r.report(r.at(row.pos), "", row.name, "this is a key of a row, and the row has no name; write [service.NAME] above it")
 				}
 			}
 		default:
@@ -136,13 +159,19 @@ func (r *reader) document(root *node, values map[string]any, main bool) (include
 	return include
 }
 
-func (r *reader) row(n *node, v any) {
-	t := r.table(n, v, n.name, "", "[service."+quoteKey(n.name)+"]")
-	if t == nil {
+// row reads a row; left is how many there are from it on.
+func (r *reader) row(n *node, left int) {
+	if !isTable(n.v) || len(n.elems) > 0 {
+		r.table(n, n.name, "", "[service."+quoteKey(n.name)+"]")
 		return
 	}
-	s := &Service{ID: n.name, Pos: n.pos}
-	r.service(n, t, n.name, s)
+	if len(r.spare) == 0 {
+		r.spare = make([]Service, min(left, 64))
+	}
+	s := &r.spare[0]
+	r.spare = r.spare[1:]
+	s.ID, s.Pos = n.name, r.at(n.pos)
+	r.service(n, n.name, s)
 	r.f.Services = append(r.f.Services, s)
 }
 
@@ -153,9 +182,9 @@ func isTable(v any) bool {
 }
 
 // service fills in a row or [defaults].
-func (r *reader) service(n *node, t map[string]any, row string, s *Service) {
+func (r *reader) service(n *node, row string, s *Service) {
 	r.bad = nil
-	fill(r, serviceKeys, n, t, row, "", s)
+	fill(r, serviceKeys, n, row, "", s)
 	s.Bad = r.bad
 }
 
@@ -166,29 +195,29 @@ func (r *reader) isBad(key string) {
 	r.bad[key] = true
 }
 
-// table checks that v is a table; nil if it is not.
-func (r *reader) table(n *node, v any, row, key, write string) map[string]any {
-	switch t := v.(type) {
+// table reports what is not a table, and whether it is one.
+func (r *reader) table(n *node, row, key, write string) bool {
+	switch v := n.v.(type) {
 	case map[string]any:
-		return t
+		return true
 	case []map[string]any:
-		r.report(n.pos, row, key, "a list of tables; write %s instead, rows are told apart by their key", write)
+		r.report(r.at(n.pos), row, key, "a list of tables; write %s instead, rows are told apart by their key", write)
 	default:
-		r.report(n.val, row, key, "%s where a table is wanted; write %s instead", describe(v), write)
+		r.report(r.at(n.val), row, key, "%s where a table is wanted; write %s instead", describe(v), write)
 	}
-	return nil
+	return false
 }
 
 // fill puts the keys of a table into dst. prefix is the table's own name within
 // the row, "limits." for example.
-func fill[T any](r *reader, keys []key[T], n *node, values map[string]any, row, prefix string, dst *T) {
+func fill[T any](r *reader, keys []key[T], n *node, row, prefix string, dst *T) {
 	for _, kid := range n.kids {
 		k := find(keys, kid.name)
 		if k == nil {
 			r.unknown(kid, row, prefix, names(keys))
 			continue
 		}
-		r.value(kid, values[kid.name], row, prefix+k.name, k.example, k.field(dst))
+		r.value(kid, row, prefix+k.name, k.example, k.field(dst))
 	}
 }
 
@@ -197,7 +226,7 @@ func (r *reader) unknown(n *node, row, prefix string, words []string) {
 	w := nearest(n.name, words)
 	known := foreign{key: prefix + w}
 	isKnown := false
-	if row != "" && row != "[server]" && !strings.EqualFold(w, n.name) {
+	if row != "" && row != "[server]" && !strings.HasPrefix(row, "[set.") && !strings.EqualFold(w, n.name) {
 		if f, ok := knownAs(n.name, prefix); ok {
 			known, isKnown, w = f, true, ""
 		}
@@ -213,14 +242,15 @@ func (r *reader) unknown(n *node, row, prefix string, words []string) {
 		hint = e
 	} else if w != "" {
 		hint = fmt.Sprintf("unknown key; write %s instead", w)
-	} else if len(words) < 10 {
+	} else if len(words) < 16 {
 		hint = fmt.Sprintf("unknown key; the keys here are %s", strings.Join(words, ", "))
 	}
-	r.report(n.pos, row, prefix+quoteKey(n.name), "%s", hint)
+	r.report(r.at(n.pos), row, prefix+quoteKey(n.name), "%s", hint)
 }
 
 // value puts v into the field dst points to, or reports why it does not fit.
-func (r *reader) value(n *node, v any, row, key, example string, dst any) {
+func (r *reader) value(n *node, row, key, example string, dst any) {
+	v, val := n.v, r.at(n.val)
 	wrong := func(want string) {
 		r.isBad(key)
 		write := example
@@ -234,80 +264,97 @@ func (r *reader) value(n *node, v any, row, key, example string, dst any) {
 				write = v
 			}
 		}
-		r.report(n.val, row, key, "%s where %s is wanted; write %s = %s instead", describe(v), want, key[strings.LastIndexByte(key, '.')+1:], write)
+		r.report(val, row, key, "%s where %s is wanted; write %s = %s instead", describe(v), want, key[strings.LastIndexByte(key, '.')+1:], write)
 	}
 	switch dst := dst.(type) {
 	case *Bool:
 		if b, ok := v.(bool); ok {
-			*dst = Bool{b, n.val}
+			*dst = Bool{b, val}
 		} else {
 			wrong("true or false")
 		}
 	case *Int:
 		if i, ok := v.(int64); ok {
-			*dst = Int{i, n.val}
+			*dst = Int{i, val}
 		} else {
 			wrong("a whole number")
 		}
 	case *String:
 		if s, ok := v.(string); ok {
-			*dst = String{s, n.val}
+			*dst = String{s, val}
 		} else {
 			wrong("a string")
 		}
 	case *Scalar:
 		switch v := v.(type) {
 		case string:
-			*dst = Scalar{scalar(v), n.val}
+			*dst = Scalar{scalar(v), val}
 		case int64:
-			*dst = Scalar{scalar(strconv.FormatInt(v, 10)), n.val}
+			*dst = Scalar{scalar(strconv.FormatInt(v, 10)), val}
 		default:
 			wrong("a number or a string")
 		}
 	case *List:
-		r.list(n, v, row, key, example, dst)
+		r.list(n, row, key, example, dst)
 	case *Keepalive:
-		switch t := v.(type) {
+		switch on := v.(type) {
 		case bool:
-			*dst = Keepalive{Pos: n.val, On: t}
+			*dst = Keepalive{Pos: val, On: on}
 		case map[string]any:
-			*dst = Keepalive{Pos: n.val, On: true}
-			fill(r, keepaliveKeys, n, t, row, key+".", dst)
+			*dst = Keepalive{Pos: val, On: true}
+			fill(r, keepaliveKeys, n, row, key+".", dst)
 		default:
 			wrong("true, false or a table")
 		}
 	case *Env:
-		t, ok := v.(map[string]any)
-		if !ok {
+		if _, ok := v.(map[string]any); !ok {
 			wrong("a table of NAME = value")
 			return
 		}
-		dst.Pos = n.val
+		dst.Pos = val
 		for _, kid := range n.kids {
-			if s, ok := t[kid.name].(string); ok {
-				dst.Vars = append(dst.Vars, Var{kid.name, kid.pos, String{s, kid.val}})
+			if s, ok := kid.v.(string); ok {
+				dst.Vars = append(dst.Vars, Var{kid.name, r.at(kid.pos), String{s, r.at(kid.val)}})
 			} else {
-				r.report(kid.val, row, key+"."+quoteKey(kid.name), "%s where a string is wanted; write the value in quotes", describe(t[kid.name]))
+				r.report(r.at(kid.val), row, key+"."+quoteKey(kid.name), "%s where a string is wanted; write the value in quotes", describe(kid.v))
 			}
 		}
+	case *Number:
+		switch v := v.(type) {
+		case float64:
+			*dst = Number{v, r.at(n.val)}
+		case int64:
+			*dst = Number{float64(v), r.at(n.val)}
+		default:
+			wrong("a number")
+		}
+	case *Shed:
+		subtable(r, shedKeys, n, row, key, dst, &dst.Pos, wrong)
+	case *Ident:
+		subtable(r, identKeys, n, row, key, dst, &dst.Pos, wrong)
+	case *ServerLimits:
+		subtable(r, serverLimitsKeys, n, row, key, &dst.Limits, &dst.Pos, wrong)
 	case *Access:
-		subtable(r, accessKeys, n, v, row, key, dst, &dst.Pos, wrong)
+		subtable(r, accessKeys, n, row, key, dst, &dst.Pos, wrong)
 	case *Limits:
-		subtable(r, limitsKeys, n, v, row, key, dst, &dst.Pos, wrong)
+		subtable(r, limitsKeys, n, row, key, dst, &dst.Pos, wrong)
+	case *RPC:
+		subtable(r, rpcKeys, n, row, key, dst, &dst.Pos, wrong)
 	case *Rlimits:
-		subtable(r, rlimitKeys, n, v, row, key, dst, &dst.Pos, wrong)
+		subtable(r, rlimitKeys, n, row, key, dst, &dst.Pos, wrong)
+	case *Scan:
+		subtable(r, scanKeys, n, row, key, dst, &dst.Pos, wrong)
 	}
 }
 
 // subtable puts a table within a row into dst, and its place into pos.
-func subtable[T any](r *reader, keys []key[T], n *node, v any, row, name string, dst *T, pos *Pos, wrong func(string)) {
-	t, ok := v.(map[string]any)
-	if !ok {
+func subtable[T any](r *reader, keys []key[T], n *node, row, name string, dst *T, pos *Pos, wrong func(string)) {
+	if _, ok := n.v.(map[string]any); !ok {
 		wrong("a table")
 		return
 	}
-	*pos = n.val
-	fill(r, keys, n, t, row, name+".", dst)
+	*pos = r.at(n.val)
+	fill(r, keys, n, row, name+".", dst)
 }
 
 // octal are keys whose numbers are octal, bare the lists whose strings may be
@@ -318,33 +365,31 @@ var (
 )
 
 // list takes a list of strings, or a string alone for a list of one.
-func (r *reader) list(n *node, v any, row, key, example string, dst *List) {
+func (r *reader) list(n *node, row, key, example string, dst *List) {
+	v, val := n.v, r.at(n.val)
 	switch l := v.(type) {
 	case string:
-		*dst = List{[]String{{l, n.val}}, n.val}
+		*dst = List{[]String{{l, val}}, val}
 	case []any:
-		*dst = List{make([]String, 0, len(l)), n.val}
-		for i, e := range l {
-			pos := n.val
-			if i < len(n.elems) {
-				pos = n.elems[i].val
-			}
-			if s, ok := e.(string); ok {
+		*dst = List{make([]String, 0, len(n.elems)), val}
+		for _, e := range n.elems {
+			pos := r.at(e.val)
+			if s, ok := e.v.(string); ok {
 				dst.V = append(dst.V, String{s, pos})
 			} else {
 				dst.V = append(dst.V, String{})
-				r.report(pos, row, key, "%s where a string is wanted; write it in quotes", describe(e))
+				r.report(pos, row, key, "%s where a string is wanted; write it in quotes", describe(e.v))
 			}
 		}
 	default:
 		r.isBad(key)
 		if i, ok := v.(int64); ok && key == "listen" && (i < 1 || i > 65535) {
-			r.report(n.val, row, key, "port %d is out of bounds; write listen = \"PORT\" with a port from 1 to 65535 instead", i)
+			r.report(val, row, key, "port %d is out of bounds; write listen = \"PORT\" with a port from 1 to 65535 instead", i)
 			return
 		} else if ok && bare[key] {
 			example = fmt.Sprintf(`"%d"`, i)
 		}
-		r.report(n.val, row, key, "%s where a list of strings is wanted; write %s = %s instead", describe(v), key[strings.LastIndexByte(key, '.')+1:], example)
+		r.report(val, row, key, "%s where a list of strings is wanted; write %s = %s instead", describe(v), key[strings.LastIndexByte(key, '.')+1:], example)
 	}
 }
 

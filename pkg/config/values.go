@@ -13,7 +13,7 @@ import (
 
 // values compiles every key of the row.
 func (r *row) values() {
-	s, v := &r.text, &r.svc
+	s, v := r.text, r.svc
 	v.Hidden = s.Hidden.V
 	v.Builtin = choose(r, "builtin", s.Builtin, builtinWords)
 	v.Help = choose(r, "help", s.Help, []choice[service.Help]{{"allowed", service.HelpAllowed}, {"all", service.HelpAll}, {"off", service.HelpOff}})
@@ -24,6 +24,8 @@ func (r *row) values() {
 	v.OnReload = choose(r, "on_reload", s.OnReload, []choice[service.OnReload]{{"finish", service.ReloadFinish}, {"end", service.ReloadEnd}})
 	v.OnStop = choose(r, "on_stop", s.OnStop, []choice[service.OnStop]{{"leave", service.StopLeave}, {"term", service.StopTerm}, {"kill", service.StopKill}})
 	r.access()
+	r.sensor()
+	r.ident()
 	r.limits()
 	r.clocks()
 	if r.kind&sockets != 0 {
@@ -31,6 +33,8 @@ func (r *row) values() {
 	}
 	if r.isDefaults() {
 		r.socket() // a row does so when it is known where it listens
+		r.proxies()
+		r.rpc()
 	}
 	if r.kind&forwards != 0 {
 		r.forward()
@@ -38,11 +42,12 @@ func (r *row) values() {
 	if r.kind&programs != 0 {
 		r.exec()
 	}
+	r.hostsAccess() // which goes by the name of the program
 }
 
 var builtinWords = []choice[service.Builtin]{{"", service.BuiltinNone}, {"tcpmux", service.BuiltinTCPMUX},
 	{"echo", service.BuiltinEcho}, {"discard", service.BuiltinDiscard}, {"chargen", service.BuiltinChargen},
-	{"daytime", service.BuiltinDaytime}, {"time", service.BuiltinTime}}
+	{"daytime", service.BuiltinDaytime}, {"time", service.BuiltinTime}, {"sensor", service.BuiltinSensor}, {"auth", service.BuiltinAuth}}
 
 // The clocks of what runs in the daemon, and of sessions. A character generator
 // never stops by itself, and its peer need not say anything: it has the shortest.
@@ -55,7 +60,7 @@ const (
 
 // clocks reads idle and lifetime.
 func (r *row) clocks() {
-	s, v := &r.text, &r.svc
+	s, v := r.text, r.svc
 	var idle, lifetime, least time.Duration
 	b := v.Builtin
 	switch {
@@ -71,6 +76,12 @@ func (r *row) clocks() {
 		why := "only a session, of a row with datagrams and without wait, ends when its peer is silent; the program of this row ends by itself"
 		if r.kind&(builtinDirect|builtinMux) != 0 {
 			why = "it says one thing and is done"
+		}
+		if b == service.BuiltinSensor {
+			why = "it serves nobody"
+		}
+		if b == service.BuiltinAuth {
+			why = "it has ident.timeout for all"
 		}
 		if r.answers() {
 			why = "each datagram is answered by itself"

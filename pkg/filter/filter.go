@@ -2,16 +2,19 @@
 // address they come from.
 //
 // It is for sockets whose packets the server reads: nobody else could look at
-// them first. A Filter is an eBPF program on the socket that looks the source
-// address of every packet up in a map of access.Rules; what they refuse is
-// never queued, so that it wakes nobody. The address is that of the packet's own
-// network header, whatever the family of the socket, so that a v4 packet to a v6
-// socket is judged by v4 rules. What cannot be judged is dropped.
+// them first. A Filter is an eBPF program on the socket that looks every packet
+// up in a map that was made of a Judgment: the interface it came by, the address
+// it goes to and the one it comes from. What is refused is never queued, so that
+// it wakes nobody. Addresses are those of the packet's own network header,
+// whatever the family of the socket, so that a v4 packet to a v6 socket is judged
+// by v4 rules. What cannot be judged is dropped.
 //
 // Of TCP every packet is judged, on the listening socket and on those accepted
 // from it, which have the same filter: a connection of a source that was allowed
 // and is no longer falls silent. There is no reset: to a denied source the
 // address looks as if nobody were there.
+//
+// Besides its rules a filter goes by bans, which all filters of a daemon share.
 //
 // A filter is named after its socket, so that a daemon that is passed a socket
 // with the filter of an earlier one can find the rules, and change them.
@@ -22,6 +25,7 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
@@ -33,7 +37,7 @@ import (
 // It costs the daemon two descriptors, and a thousand prefixes take about 200 kB
 // of kernel memory, which before Linux 5.11 RLIMIT_MEMLOCK must leave room for.
 type Filter struct {
-	outer   int // map of maps: the one element is the map of rules
+	outer   int // map of maps: the map of rules and, if there are any, that of bans
 	program int
 }
 
@@ -41,11 +45,26 @@ type Filter struct {
 // told.
 var ErrNotFound = errors.New("it is not one of tcpmuxd's, or of another version's")
 
-// New makes a Filter that judges by r; nil rules let everybody in. cookie is the
-// SO_COOKIE of a socket that Find shall find it by. The error says what to do
-// where the kernel or a container refuses bpf(2).
-func New(r *access.Rules, cookie uint64) (*Filter, error) {
-	f, err := load(r, cookie)
+// A Judgment is what packets are judged by: each has to pass all of it. The zero
+// Judgment lets everybody in.
+type Judgment struct {
+	Closed     bool          // nobody
+	Sources    *access.Rules // by the address they come from; nil: all
+	Locals     *access.Rules // by the address they go to; nil: all
+	Interfaces []uint32      // by index, those they may come in by; nil: all
+}
+
+// Equal reports whether both judge alike.
+func (j Judgment) Equal(k Judgment) bool {
+	return j.Closed == k.Closed && j.Sources.Equal(k.Sources) && j.Locals.Equal(k.Locals) &&
+		(j.Interfaces == nil) == (k.Interfaces == nil) && slices.Equal(j.Interfaces, k.Interfaces)
+}
+
+// New makes a Filter that judges by j. cookie is the SO_COOKIE of a socket that
+// Find shall find it by. The error says what to do where the kernel or a
+// container refuses bpf(2).
+func New(j Judgment, cookie uint64) (*Filter, error) {
+	f, err := load(j, cookie)
 	if err != nil {
 		return nil, fmt.Errorf("making an access filter in the kernel: %w", explain(err))
 	}
@@ -78,11 +97,11 @@ func (f *Filter) Attach(fd int) error {
 	return nil
 }
 
-// Update has all sockets of the filter judged by r, from one packet to the next:
+// Update has all sockets of the filter judged by j, from one packet to the next:
 // each is judged by either all of the old rules or all of the new. After an
 // error the old ones stand.
-func (f *Filter) Update(r *access.Rules) error {
-	if err := f.update(r); err != nil {
+func (f *Filter) Update(j Judgment) error {
+	if err := f.update(j); err != nil {
 		return fmt.Errorf("changing an access filter in the kernel: %w", explain(err))
 	}
 	return nil

@@ -16,14 +16,25 @@ import (
 )
 
 // A key of the map of rules is struct bpf_lpm_trie_key of linux/bpf.h: the
-// length of the prefix in bits and, in network order, the family, 4 or 6, and
-// the address, which is 16 bytes even for v4. A key of length 0 says what
-// becomes of sources that no rule covers.
+// length of the prefix in bits and, in network order, what it is about, a byte
+// and three zeros, and the address or number, which has 16 bytes even if it is
+// shorter. A key of nothing but what it is about says what becomes of those that
+// no other key covers. All that a packet is judged by is in one map, so that it
+// changes in one step.
 const (
 	familySize  = 4
 	addressSize = 16
 	dataSize    = familySize + addressSize
 	keySize     = 4 + dataSize
+)
+
+// What keys are about. The program finds the first two in the packet, the IP
+// version, and makes the next two of them.
+const (
+	about4         = 4  // a source of IPv4
+	about6         = 6  // ... of IPv6
+	aboutLocal     = 16 // added to 4 or 6: where the packet goes
+	aboutInterface = 1  // where it came by: the interface's index
 )
 
 // The values of the map of rules are what the program returns: how many bytes
@@ -44,12 +55,12 @@ func rules(entries int) kernel.Map {
 // outer is what the map of maps is for a socket.
 func outer(cookie uint64) kernel.Map {
 	return kernel.Map{
-		Type: unix.BPF_MAP_TYPE_ARRAY_OF_MAPS, KeySize: 4, ValueSize: 4, MaxEntries: 1, Name: nameOf(cookie),
+		Type: unix.BPF_MAP_TYPE_ARRAY_OF_MAPS, KeySize: 4, ValueSize: 4, MaxEntries: places, Name: nameOf(cookie),
 	}
 }
 
-func load(r *access.Rules, cookie uint64) (_ *Filter, err error) {
-	inner, err := newRules(r)
+func load(j Judgment, cookie uint64) (_ *Filter, err error) {
+	inner, err := newRules(j)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +71,7 @@ func load(r *access.Rules, cookie uint64) (_ *Filter, err error) {
 			f.close()
 		}
 	}()
-	m := outer(cookie)
+	m := outer(cookie) // its elements are as inner, in all but size
 	m.Inner = inner
 	if f.outer, err = kernel.MapCreate(m); err != nil {
 		return nil, os.NewSyscallError("bpf (map of maps)", err)
@@ -78,8 +89,8 @@ func loadProgram(outer int) (fd int, err error) {
 	return fd, os.NewSyscallError("bpf (program)", err)
 }
 
-func (f *Filter) update(r *access.Rules) error {
-	inner, err := newRules(r)
+func (f *Filter) update(j Judgment) error {
+	inner, err := newRules(j)
 	if err != nil {
 		return err
 	}
@@ -88,7 +99,7 @@ func (f *Filter) update(r *access.Rules) error {
 }
 
 func (f *Filter) use(inner int) error {
-	err := kernel.MapUpdate(f.outer, make([]byte, 4), binary.NativeEndian.AppendUint32(nil, uint32(inner)))
+	err := kernel.MapUpdate(f.outer, placeOf(placeRules), binary.NativeEndian.AppendUint32(nil, uint32(inner)))
 	return os.NewSyscallError("bpf (change of rules)", err)
 }
 
@@ -104,59 +115,89 @@ func (f *Filter) close() {
 	unix.Close(f.program)
 }
 
-// newRules makes a map with the rules of r. The descriptor is the caller's.
-func newRules(r *access.Rules) (fd int, err error) {
-	type entry struct {
-		prefix  netip.Prefix
-		verdict access.Verdict
+// An entry is one key of a map of rules.
+type entry struct {
+	bits int // of the data
+	data [dataSize]byte
+	keep bool
+}
+
+// newEntry is the key about a prefix.
+func newEntry(about byte, p netip.Prefix, v access.Verdict) *entry {
+	e := &entry{bits: 8*familySize + p.Bits(), keep: v == access.Allow}
+	e.data[0] = about
+	copy(e.data[familySize:], p.Addr().AsSlice())
+	return e
+}
+
+// key is the entry's key as struct bpf_lpm_trie_key.
+func (e *entry) key() []byte {
+	return append(binary.NativeEndian.AppendUint32(make([]byte, 0, keySize), uint32(e.bits)), e.data[:]...)
+}
+
+// entries are the keys that say what j says.
+func entries(j Judgment) (list []entry) {
+	rest := func(about byte, v access.Verdict) {
+		list = append(list, entry{bits: 8 * familySize, data: [dataSize]byte{about}, keep: v == access.Allow})
 	}
-	var list []entry
-	otherwise := access.Allow
-	for p, v := range r.All() {
-		list = append(list, entry{p, v})
-		if v == access.Allow {
-			otherwise = access.NoRule
+	if j.Closed {
+		return nil // what no key covers is dropped
+	}
+	for _, side := range []struct {
+		rules *access.Rules
+		about byte
+	}{{j.Sources, 0}, {j.Locals, aboutLocal}} {
+		// First, because a prefix of no bits has the same key.
+		rest(about4+side.about, side.rules.Otherwise())
+		rest(about6+side.about, side.rules.Otherwise())
+		for p, v := range side.rules.All() {
+			list = append(list, *newEntry(family(p)+side.about, p, v))
 		}
 	}
-	if r != nil {
+	if j.Sources != nil {
 		// Rules about v4-mapped sources are v4 rules. A v6 packet from such
 		// an address is forged: RFC 4291 has them in sockets' interfaces
 		// only, and Linux drops it as well.
-		list = append(list, entry{netip.MustParsePrefix("::ffff:0:0/96"), access.Deny})
+		list = append(list, *newEntry(about6, netip.MustParsePrefix("::ffff:0:0/96"), access.Deny))
 	}
-	fd, err = kernel.MapCreate(rules(len(list) + 1))
+	all := access.Allow
+	if j.Interfaces != nil {
+		all = access.NoRule
+	}
+	rest(aboutInterface, all)
+	for _, index := range j.Interfaces {
+		var number [4]byte
+		binary.NativeEndian.PutUint32(number[:], index)
+		list = append(list, *newEntry(aboutInterface, netip.PrefixFrom(netip.AddrFrom4(number), 32), access.Allow))
+	}
+	return list
+}
+
+func family(p netip.Prefix) byte {
+	if p.Addr().Is4() {
+		return about4
+	}
+	return about6
+}
+
+// newRules makes a map of what j says. The descriptor is the caller's.
+func newRules(j Judgment) (fd int, err error) {
+	list := entries(j)
+	fd, err = kernel.MapCreate(rules(max(1, len(list))))
 	if err != nil {
 		return -1, os.NewSyscallError("bpf (map of rules)", err)
 	}
-	set := func(key []byte, v access.Verdict) {
+	for _, e := range list {
 		value := uint32(drop)
-		if v == access.Allow {
+		if e.keep {
 			value = keep
 		}
-		if err == nil {
-			err = kernel.MapUpdate(fd, key, binary.NativeEndian.AppendUint32(nil, value))
+		if err := kernel.MapUpdate(fd, e.key(), binary.NativeEndian.AppendUint32(nil, value)); err != nil {
+			unix.Close(fd)
+			return -1, os.NewSyscallError("bpf (rule)", err)
 		}
 	}
-	set(make([]byte, keySize), otherwise)
-	for _, e := range list {
-		set(keyOf(e.prefix), e.verdict)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, os.NewSyscallError("bpf (rule)", err)
-	}
 	return fd, nil
-}
-
-func keyOf(p netip.Prefix) []byte {
-	family := byte(6)
-	if p.Addr().Is4() {
-		family = 4
-	}
-	key := binary.NativeEndian.AppendUint32(nil, uint32(8*familySize+p.Bits()))
-	key = append(key, family, 0, 0, 0)
-	key = append(key, p.Addr().AsSlice()...)
-	return append(key, make([]byte, keySize-len(key))...)
 }
 
 // errRefused is what to do about EPERM.

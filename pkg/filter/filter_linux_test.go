@@ -66,7 +66,7 @@ func TestSameVerdicts(t *testing.T) {
 	}
 	for range 60 {
 		rules := randomRules(t, rnd)
-		if err := f.Update(rules); err != nil {
+		if err := f.Update(Judgment{Sources: rules}); err != nil {
 			t.Fatal(err)
 		}
 		want := map[*receiver][]string{}
@@ -239,7 +239,7 @@ func TestTCP(t *testing.T) {
 		if n, err := s.Read(b); string(b[:n]) != "one" {
 			t.Fatalf("%s: %q, %v", host, b[:n], err)
 		}
-		if err := f.Update(rulesOf(t, nil, prefixes("127.5.0.0/16", "127.6.0.0/16"))); err != nil {
+		if err := f.Update(Judgment{Sources: rulesOf(t, nil, prefixes("127.5.0.0/16", "127.6.0.0/16"))}); err != nil {
 			t.Fatal(err)
 		}
 		c.Write([]byte("two"))
@@ -247,7 +247,7 @@ func TestTCP(t *testing.T) {
 		if n, err := s.Read(b); n != 0 || !os.IsTimeout(err) {
 			t.Errorf("%s: a source denied since: %q, %v", host, b[:n], err)
 		}
-		if err := f.Update(rulesOf(t, nil, prefixes("127.6.0.0/16"))); err != nil {
+		if err := f.Update(Judgment{Sources: rulesOf(t, nil, prefixes("127.6.0.0/16"))}); err != nil {
 			t.Fatal(err)
 		}
 		s.SetReadDeadline(time.Now().Add(bound))
@@ -264,7 +264,7 @@ func TestLocked(t *testing.T) {
 	if os.Getenv(mark) != "" {
 		fd := 3
 		all := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: ^uint32(0)}}
-		f, err := New(nil, 0)
+		f, err := New(Judgment{}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -284,7 +284,7 @@ func TestLocked(t *testing.T) {
 		return
 	}
 	r := listenUDP(t, false, false)
-	f, err := New(rulesOf(t, prefixes("127.0.0.1/32"), nil), 0)
+	f, err := New(Judgment{Sources: rulesOf(t, prefixes("127.0.0.1/32"), nil)}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func TestUpdateIsAtomic(t *testing.T) {
 	go func() {
 		var err error
 		for ; err == nil && !stop.Load(); updates++ {
-			err = f.Update([]*access.Rules{a, b}[updates%2])
+			err = f.Update(Judgment{Sources: []*access.Rules{a, b}[updates%2]})
 		}
 		done <- err
 	}()
@@ -383,11 +383,11 @@ func TestManyRules(t *testing.T) {
 func TestNothingLeft(t *testing.T) {
 	testkit.Check(t)
 	for range 50 {
-		f, err := New(rulesOf(t, prefixes("10.0.0.0/8"), nil), 0)
+		f, err := New(Judgment{Sources: rulesOf(t, prefixes("10.0.0.0/8"), nil)}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := f.Update(nil); err != nil {
+		if err := f.Update(Judgment{}); err != nil {
 			t.Fatal(err)
 		}
 		f.Close()
@@ -413,7 +413,7 @@ func TestWithoutDescriptors(t *testing.T) {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 			t.Fatal(err)
 		}
-		if f, err := New(nil, 0); err == nil {
+		if f, err := New(Judgment{}, 0); err == nil {
 			f.Close()
 			t.Errorf("a filter of %d descriptors", free)
 		} else if !errors.Is(err, unix.EMFILE) {
@@ -432,11 +432,11 @@ func TestErrors(t *testing.T) {
 		if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
 			t.Fatal(err)
 		}
-		_, err := New(nil, 0)
+		_, err := New(Judgment{}, 0)
 		if err == nil || !strings.Contains(err.Error(), "needs root, or CAP_BPF and CAP_NET_ADMIN") {
 			t.Errorf("New without capabilities: %v", err)
 		}
-		if err := f.Update(nil); err == nil || !strings.Contains(err.Error(), "CAP_BPF") {
+		if err := f.Update(Judgment{}); err == nil || !strings.Contains(err.Error(), "CAP_BPF") {
 			t.Errorf("Update without capabilities: %v", err)
 		}
 		return

@@ -28,7 +28,7 @@ func cookieOf(t *testing.T, fd int) uint64 {
 // leave puts a filter on a socket as a daemon does that has ended since.
 func leave(t *testing.T, fd int, cookie uint64, deny string) {
 	t.Helper()
-	f, err := New(rulesOf(t, nil, prefixes(deny)), cookie)
+	f, err := New(Judgment{Sources: rulesOf(t, nil, prefixes(deny))}, cookie)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestFind(t *testing.T) {
 		if err != nil {
 			t.Fatalf("daemon %d: %v", daemon, err)
 		}
-		if err := f.Update(rulesOf(t, nil, prefixes("127.0.0.3/32"))); err != nil {
+		if err := f.Update(Judgment{Sources: rulesOf(t, nil, prefixes("127.0.0.3/32"))}); err != nil {
 			t.Fatalf("daemon %d: %v", daemon, err)
 		}
 		f.Close()
@@ -88,7 +88,7 @@ func lockedBPF(t *testing.T, fd int) {
 // made makes a map, for as long as the test runs.
 func made(t *testing.T, cookie uint64) int {
 	t.Helper()
-	inner, err := newRules(nil)
+	inner, err := newRules(Judgment{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestFindNotOurs(t *testing.T) {
 			if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &all}); err != nil {
 				t.Fatal(err)
 			}
-			f, err := New(nil, cookieOf(t, fd))
+			f, err := New(Judgment{}, cookieOf(t, fd))
 			if err != nil {
 				t.Fatal(err)
 			}

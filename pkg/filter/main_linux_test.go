@@ -75,7 +75,7 @@ func rulesOf(t testing.TB, allow, deny []netip.Prefix) *access.Rules {
 
 func newFilter(t testing.TB, r *access.Rules) *Filter {
 	t.Helper()
-	f, err := New(r, 0)
+	f, err := New(Judgment{Sources: r}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

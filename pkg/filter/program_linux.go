@@ -2,20 +2,28 @@ package filter
 
 // The program on the socket, in eBPF. It is what this C would be:
 //
-//	struct key { u32 bits; u8 family[4]; u8 address[16]; } key = { 160 };
-//	u8 version; u32 zero = 0;
+//	struct key { u32 bits; u8 about[4]; u8 address[16]; } key = { 160 };
+//	u8 version; u32 zero = 0, one = 1, *value;
 //
 //	void *rules = map_lookup(outer, &zero);
 //	if (!rules) return 0;
+//	key.about[0] = INTERFACE; *(u32 *)key.address = skb->ifindex;
+//	if (!(value = map_lookup(rules, &key)) || !*value) return 0;
 //	if (skb_load_bytes_relative(skb, 0, &version, 1, NET)) return 0;
-//	key.family[0] = version >> 4;
-//	if (key.family[0] == 4) {
-//		if (skb_load_bytes_relative(skb, 12, key.address, 4, NET)) return 0;
-//	} else if (key.family[0] == 6) {
-//		if (skb_load_bytes_relative(skb, 8, key.address, 16, NET)) return 0;
+//	version >>= 4;
+//	key.about[0] = version + LOCAL;
+//	if (version == 4) {
+//		if (skb_load_bytes_relative(skb, 16, key.address, 4, NET)) return 0;
+//	} else if (version == 6) {
+//		if (skb_load_bytes_relative(skb, 24, key.address, 16, NET)) return 0;
 //	} else return 0;
-//	u32 *value = map_lookup(rules, &key);
-//	return value ? *value : 0;
+//	if (!(value = map_lookup(rules, &key)) || !*value) return 0;
+//	key.about[0] = version;
+//	... and the source, at 12 or 8.
+//	void *bans = map_lookup(outer, &one);
+//	if (bans && map_lookup(bans, &key)) return 0;
+//	if (!(value = map_lookup(rules, &key)) || !*value) return 0;
+//	return *value;
 
 import (
 	"golang.org/x/sys/unix"
@@ -25,17 +33,19 @@ import (
 
 // Helpers, enum bpf_func_id of linux/bpf.h.
 const (
-	mapLookup             = 1
-	skbLoadBytesRelative  = 68 // Linux 4.18
-	headerOfNetwork       = 1  // BPF_HDR_START_NET
-	v4Source, v4SourceLen = 12, 4
-	v6Source, v6SourceLen = 8, 16 // RFC 791 section 3.1, RFC 8200 section 3
+	mapLookup            = 1
+	skbLoadBytesRelative = 68     // Linux 4.18
+	headerOfNetwork      = 1      // BPF_HDR_START_NET
+	v4Source, v4Local    = 12, 16 // RFC 791 section 3.1
+	v6Source, v6Local    = 8, 24  // RFC 8200 section 3
+	v4Len, v6Len         = 4, 16
+	packetIfindex        = 40 // __sk_buff.ifindex
 )
 
 // Registers: r0 is what helpers return, r1 to r5 are their arguments, r6 to r9
 // are kept over calls, r10 is the end of the stack.
 const (
-	r0, r1, r2, r3, r4, r5, r6, r7, r10 = 0, 1, 2, 3, 4, 5, 6, 7, 10
+	r0, r1, r2, r3, r4, r5, r6, r7, r8, r10 = 0, 1, 2, 3, 4, 5, 6, 7, 8, 10
 )
 
 // On the stack, from r10.
@@ -43,7 +53,7 @@ const (
 	stackKey     = -keySize
 	stackFamily  = stackKey + 4
 	stackAddress = stackFamily + familySize
-	stackZero    = stackKey - 8
+	stackPlace   = stackKey - 8
 	stackVersion = stackKey - 16
 )
 
@@ -69,35 +79,66 @@ func program(outer int) []kernel.Instruction {
 		store(stackKey, 8*dataSize),
 		store(stackFamily, 0),
 		store(stackAddress, 0), store(stackAddress+4, 0), store(stackAddress+8, 0), store(stackAddress+12, 0),
-		store(stackZero, 0),
-		// A map's descriptor, in two instructions.
-		kernel.Instruction{Op: unix.BPF_LD | unix.BPF_DW | unix.BPF_IMM, Dst: r1, Src: unix.BPF_PSEUDO_MAP_FD, Imm: int32(outer)},
-		kernel.Instruction{},
-		copyOf(r2, r10), add(r2, stackZero),
-		call(mapLookup))
+		store(stackPlace, placeRules))
+	lookupOuter := func() {
+		emit(
+			// A map's descriptor, in two instructions.
+			kernel.Instruction{Op: unix.BPF_LD | unix.BPF_DW | unix.BPF_IMM, Dst: r1, Src: unix.BPF_PSEUDO_MAP_FD, Imm: int32(outer)},
+			kernel.Instruction{},
+			copyOf(r2, r10), add(r2, stackPlace),
+			call(mapLookup))
+	}
+	lookupOuter()
 	dropIf(unix.BPF_JEQ, 0)
 	emit(copyOf(r7, r0)) // the rules
 
+	lookup := func() { // drops what the key at hand says so of, and what none covers
+		emit(copyOf(r1, r7), copyOf(r2, r10), add(r2, stackKey), call(mapLookup))
+		dropIf(unix.BPF_JEQ, 0)
+		emit(kernel.Instruction{Op: unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W, Dst: r0, Src: r0})
+		dropIf(unix.BPF_JEQ, drop)
+	}
+	address := func(about, in4, in6 int32) { // puts an address of the packet into the key
+		emit(
+			copyOf(r0, r8), add(r0, about),
+			kernel.Instruction{Op: unix.BPF_STX | unix.BPF_MEM | unix.BPF_B, Dst: r10, Src: r0, Off: stackFamily})
+		to4 := len(p)
+		emit(kernel.Instruction{Op: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Dst: r8, Imm: 4})
+		load(in6, stackAddress, v6Len)
+		to6 := len(p)
+		emit(kernel.Instruction{Op: unix.BPF_JMP | unix.BPF_JA})
+		p[to4].Off = int16(len(p) - to4 - 1)
+		load(in4, stackAddress, v4Len)
+		p[to6].Off = int16(len(p) - to6 - 1)
+	}
+
+	emit(
+		kernel.Instruction{Op: unix.BPF_ST | unix.BPF_MEM | unix.BPF_B, Dst: r10, Off: stackFamily, Imm: aboutInterface},
+		kernel.Instruction{Op: unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W, Dst: r0, Src: r6, Off: packetIfindex},
+		kernel.Instruction{Op: unix.BPF_STX | unix.BPF_MEM | unix.BPF_W, Dst: r10, Src: r0, Off: stackAddress})
+	lookup()
 	load(0, stackVersion, 1)
 	emit(
-		kernel.Instruction{Op: unix.BPF_LDX | unix.BPF_MEM | unix.BPF_B, Dst: r0, Src: r10, Off: stackVersion},
-		kernel.Instruction{Op: unix.BPF_ALU64 | unix.BPF_RSH | unix.BPF_K, Dst: r0, Imm: 4},
-		kernel.Instruction{Op: unix.BPF_STX | unix.BPF_MEM | unix.BPF_B, Dst: r10, Src: r0, Off: stackFamily})
-	to4 := len(p)
-	emit(kernel.Instruction{Op: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Dst: r0, Imm: 4})
+		kernel.Instruction{Op: unix.BPF_LDX | unix.BPF_MEM | unix.BPF_B, Dst: r8, Src: r10, Off: stackVersion},
+		kernel.Instruction{Op: unix.BPF_ALU64 | unix.BPF_RSH | unix.BPF_K, Dst: r8, Imm: 4},
+		kernel.Instruction{Op: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Dst: r8, Imm: 4, Off: 2},
+		copyOf(r0, r8))
 	dropIf(unix.BPF_JNE, 6)
-	load(v6Source, stackAddress, v6SourceLen)
-	toLookup := len(p)
-	emit(kernel.Instruction{Op: unix.BPF_JMP | unix.BPF_JA})
-	p[to4].Off = int16(len(p) - to4 - 1)
-	load(v4Source, stackAddress, v4SourceLen)
-	p[toLookup].Off = int16(len(p) - toLookup - 1)
+	address(aboutLocal, v4Local, v6Local)
+	lookup()
+	address(0, v4Source, v6Source)
 
-	emit(copyOf(r1, r7), copyOf(r2, r10), add(r2, stackKey), call(mapLookup))
-	dropIf(unix.BPF_JEQ, 0)
+	emit(store(stackPlace, placeBans))
+	lookupOuter()
+	noBans := len(p)
 	emit(
-		kernel.Instruction{Op: unix.BPF_LDX | unix.BPF_MEM | unix.BPF_W, Dst: r0, Src: r0},
-		exit)
+		kernel.Instruction{Op: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Dst: r0, Imm: 0},
+		copyOf(r1, r0), copyOf(r2, r10), add(r2, stackKey), call(mapLookup))
+	dropIf(unix.BPF_JNE, 0)
+	p[noBans].Off = int16(len(p) - noBans - 1)
+
+	lookup()
+	emit(exit) // what it says is in r0
 
 	for _, i := range toDrop {
 		p[i].Off = int16(len(p) - i - 1)

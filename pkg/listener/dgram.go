@@ -37,6 +37,7 @@ var ErrNoSession = errors.New("no session can have this address")
 type Datagram struct {
 	Data        []byte
 	Peer, Local netip.AddrPort // Local is not valid where there is none to answer from
+	Interface   uint32         // the index of the one it came by; the loopback's for what was put back
 }
 
 // Datagrams is the receiving half of a UDP listener whose peers have sessions.
@@ -100,7 +101,7 @@ func (s *Session) Read() int64 {
 // DatagramOf is the i-th datagram that Receive has brought.
 func (d *Datagrams) DatagramOf(b *kernel.Batch, i int) Datagram {
 	m := b.Message(i)
-	g := Datagram{Data: m.Data, Peer: netip.AddrPortFrom(d.zoned(m.Peer.Addr(), m.Scope), m.Peer.Port())}
+	g := Datagram{Data: m.Data, Interface: m.Interface, Peer: netip.AddrPortFrom(d.zoned(m.Peer.Addr(), m.Scope), m.Peer.Port())}
 	if m.Local.IsValid() {
 		g.Local = netip.AddrPortFrom(d.zoned(m.Local, m.Interface), d.l.Endpoint.Addr.Port())
 	}

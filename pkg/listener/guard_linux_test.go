@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -87,6 +88,50 @@ func TestAccessOfWaitRows(t *testing.T) {
 			t.Errorf("taking the filter off: %v, want EPERM", err)
 		}
 		l.Close()
+	}
+}
+
+// Hours begin and end while a socket is open; what has a filter has it from the
+// start.
+func TestHoursOfWaitRows(t *testing.T) {
+	testkit.Check(t)
+	ep := endpoint(loopback4, testkit.FreePort(t))
+	ep.Network = service.UDP4
+	at := func(h int) *service.Service { // open at some hours of the day, of now and of another
+		now := time.Now().UTC()
+		minute := (int(now.Weekday())+6)%7*access.Day + now.Hour()*60
+		from := (minute + h*60) % access.Week
+		hours := access.NewHours([]access.Span{{From: from, To: from + 6*60}}, time.UTC, "")
+		return &service.Service{Socket: plain(), Wait: true, Hours: hours}
+	}
+	open, closed := at(-1+168), at(12)
+	l := openRow(t, ep, open)
+	defer l.Close()
+	if l.guard.filter == nil {
+		t.Fatal("there is no filter before it is needed")
+	}
+	if got := received(t, l); got != "231" {
+		t.Errorf("in its hours it gets %s", got)
+	}
+	if err := l.Judge(closed); err != nil {
+		t.Fatal(err)
+	}
+	c, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(c)
+	if err := unix.Sendto(c, []byte("x"), 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: int(ep.Addr.Port())}); err != nil {
+		t.Fatal(err)
+	}
+	if l.Waiting() {
+		t.Error("a datagram waits outside of the hours")
+	}
+	if err := l.Judge(open); err != nil {
+		t.Fatal(err)
+	}
+	if got := received(t, l); got != "231" {
+		t.Errorf("in its hours again it gets %s", got)
 	}
 }
 

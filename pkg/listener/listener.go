@@ -35,7 +35,8 @@ var ErrClosed = errors.New("listener is closed")
 // A Listener is one socket that peers connect or send to. All methods may be
 // called concurrently.
 type Listener struct {
-	Endpoint service.Endpoint
+	Endpoint service.Endpoint // where it is bound
+	Asked    service.Endpoint // what it was opened for: Endpoint, or any port
 	fd       int
 	zone     uint32      // interface index of Endpoint's zone
 	adopted  bool        // the socket is that of whoever has passed it
@@ -62,7 +63,7 @@ type file struct {
 }
 
 func newListener(ep service.Endpoint, sv *service.Service, g *guard) *Listener {
-	l := &Listener{Endpoint: ep, fd: -1, guard: g}
+	l := &Listener{Endpoint: ep, Asked: ep, fd: -1, guard: g}
 	l.refs.Store(1)
 	l.blocking.Store(sv.Wait)
 	l.heed(sv)
@@ -81,7 +82,7 @@ func (l *Listener) heed(sv *service.Service) {
 // is blocking if sv has Wait and not otherwise. Where the server reads from the
 // socket by itself and sv has Access, the kernel judges every packet (package
 // filter) from the first one on. An error wraps ErrNotUp where only the address
-// is missing.
+// is missing. For port 0 the kernel chooses one, and Endpoint has it.
 //
 // A socket in the file system replaces one that nobody is bound to any more, and
 // no other file; directories that are missing are made. Nobody can use it before

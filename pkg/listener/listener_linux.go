@@ -53,11 +53,19 @@ func (l *Listener) open(sv *service.Service) (err error) {
 	if err := l.guard.judge(l.fd, ep.Network, sv); err != nil {
 		return err
 	}
+	// Likewise: of what has come before it is not known by which interface.
+	if sv.Interfaces != nil && !sv.Wait && ep.Network.UDP() {
+		if err := tell(l.fd, ep.Network.V6(), 1); err != nil {
+			return err
+		}
+	}
 	l.takeRights(sv)
 	if ep.Network.Unix() {
 		err = l.bindPath(s)
 	} else {
-		l.zone, err = bind(l.fd, ep)
+		if l.zone, err = bind(l.fd, ep); err == nil && ep.Network.IP() && ep.Addr.Port() == 0 {
+			err = l.learnPort()
+		}
 	}
 	if err != nil || ep.Network.Dgram() {
 		return err
@@ -133,6 +141,16 @@ func bind(fd int, ep service.Endpoint) (zone uint32, err error) {
 	default:
 		return 0, os.NewSyscallError("bind", err)
 	}
+}
+
+// learnPort notes the port that the kernel has chosen.
+func (l *Listener) learnPort() error {
+	sa, err := syscall.Getsockname(l.fd)
+	if err != nil {
+		return os.NewSyscallError("getsockname", err)
+	}
+	l.Endpoint.Addr = netip.AddrPortFrom(l.Endpoint.Addr.Addr(), l.addrPort(sa).Port())
+	return nil
 }
 
 func isUp(a netip.Addr, device string) bool {

@@ -432,3 +432,27 @@ func TestConcurrentAccept(t *testing.T) {
 		t.Errorf("%d of %d peers were accepted", n, peers)
 	}
 }
+
+// For port 0 the kernel chooses one, of each socket another one.
+func TestAnyPort(t *testing.T) {
+	testkit.Check(t)
+	ports := map[uint16]bool{}
+	for range 2 {
+		for _, a := range []netip.Addr{loopback4, netip.IPv4Unspecified()} {
+			asked := endpoint(a, 0)
+			l, err := Open(asked, row(plain()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			if l.Asked != asked || l.Endpoint.Addr.Addr() != a || l.Endpoint.Addr.Port() == 0 {
+				t.Errorf("asked for %v, it is %v, and says %v was asked for", asked, l.Endpoint, l.Asked)
+			}
+			ports[l.Endpoint.Addr.Port()] = true
+			connect(t, l)
+		}
+	}
+	if len(ports) != 4 {
+		t.Errorf("4 sockets have the ports %v", ports)
+	}
+}

@@ -12,6 +12,8 @@ import (
 func closeFd(int)       {}
 func readable(int) bool { return false }
 
+func interfaceIndex(string) (uint32, error) { return 0, errors.ErrUnsupported }
+
 func cookieOf(int) (uint64, error) { return 0, errors.ErrUnsupported }
 
 func setBlocking(int, bool) error { return errors.ErrUnsupported }

@@ -54,6 +54,11 @@ func setup(fd int, ep service.Endpoint, s service.Socket) error {
 // tune takes the options of a socket from old to s: what the row does not name
 // is left at, or set back to, the kernel's default.
 func tune(fd int, ep service.Endpoint, old, s service.Socket) error {
+	same := s // but for its file, which is redress's
+	same.Mode, same.UID, same.GID, same.DirectoryMode = old.Mode, old.UID, old.GID, old.DirectoryMode
+	if same == old { // as for most rows
+		return nil
+	}
 	was := numbers(ep, old)
 	for i, o := range numbers(ep, s) {
 		if o.val == was[i].val {

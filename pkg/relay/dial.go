@@ -13,6 +13,7 @@ import (
 // A dial is the search for a target that accepts.
 type dial struct {
 	peer    netip.AddrPort // for Transparent
+	header  string         // what a target is told first, see greet
 	target  int            // the one in hand
 	begun   bool           // it is in hand: limit is set
 	places  []place        // its addresses; nil: not known yet

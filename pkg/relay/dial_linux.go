@@ -42,8 +42,10 @@ func (l *Loop) seek(r *record) {
 			switch {
 			case err == nil:
 				r.sides[1].fd = int32(fd)
-				l.reached(r)
-				return
+				if err = l.greet(r); err == nil {
+					l.reached(r)
+					return
+				}
 			case err == unix.EINPROGRESS:
 				r.sides[1].fd = int32(fd)
 				d.pending = true
@@ -88,6 +90,9 @@ func (l *Loop) dialed(r *record, s int, events uint32) {
 		n, err := unix.GetsockoptInt(int(r.sides[1].fd), unix.SOL_SOCKET, unix.SO_ERROR)
 		if err == nil && n != 0 {
 			err = unix.Errno(n)
+		}
+		if err == nil {
+			err = l.greet(r)
 		}
 		if err != nil {
 			l.nextPlace(r, err)
@@ -143,13 +148,7 @@ func (l *Loop) unreachable(r *record) {
 		l.end(r, Connect, nil)
 		return
 	}
-	fd := int(r.sides[0].fd)
-	if say(fd, r.plan.Refusal) != nil || unix.Shutdown(fd, unix.SHUT_WR) != nil {
-		l.end(r, Connect, nil)
-		return
-	}
-	r.lingering, r.moved = true, l.now
-	l.wait(r)
+	l.part(r, r.plan.Refusal, Connect)
 }
 
 // attempt starts to connect. Without an error, or with EINPROGRESS, there is a

@@ -5,10 +5,9 @@ package relay
 import "golang.org/x/sys/unix"
 
 const (
-	// share is what is moved at once, and rounds how often before it is another
-	// record's turn.
-	share  = 64 << 10
-	rounds = 4
+	// share is what is moved before it is another record's turn, and what a pipe
+	// is made for: a system call costs the same for all that a socket holds.
+	share = 256 << 10
 	// copyShare is share where bytes go through this process.
 	copyShare = 64 << 10
 	// sinkSize is what is dropped at once. The kernel writes nothing there, so
@@ -33,36 +32,26 @@ func (l *Loop) forward(r *record, s int) error {
 	return nil
 }
 
-// pump moves bytes of one direction as long as nobody has to wait, and not more
-// than a few shares.
+// pump moves a share of one direction, or less if somebody has to wait.
 func (l *Loop) pump(r *record, i int) error {
 	h := &r.halves[i]
+	if h.done {
+		return nil
+	}
 	from, to := r.ends(i)
-	for range rounds {
-		if h.done {
-			return nil
-		}
-		n, err := l.once(r, h, from, to)
-		if err != nil || h.blocked {
-			return err
-		}
-		if h.ended {
-			if h.done = true; from != to {
-				// An error here is reported of the socket as well.
-				unix.Shutdown(int(r.sides[to].fd), unix.SHUT_WR)
-			}
-			return nil
-		}
-		if n < share {
-			return nil
-		}
+	if err := l.once(r, h, from, to); err != nil || h.blocked || !h.ended {
+		return err
+	}
+	if h.done = true; from != to {
+		// An error here is reported of the socket as well.
+		unix.Shutdown(int(r.sides[to].fd), unix.SHUT_WR)
 	}
 	return nil
 }
 
-// once moves up to a share, and says how much. In h stands whether that was the
-// end, and whether the receiver is in the way.
-func (l *Loop) once(r *record, h *half, from, to int) (int, error) {
+// once moves up to a share. In h stands whether that was the end, and whether the
+// receiver is in the way.
+func (l *Loop) once(r *record, h *half, from, to int) error {
 	if h.held == 0 && !h.ended {
 		if !h.copies && !l.pipes.get(h) {
 			h.copies = true // for want of descriptors
@@ -76,67 +65,65 @@ func (l *Loop) once(r *record, h *half, from, to int) (int, error) {
 		}
 		switch {
 		case err == unix.EAGAIN:
-			return 0, nil
+			return nil
 		case err == unix.EINVAL:
 			h.copies = true // not with this kind of socket
 			return l.copy(r, h, from, to)
 		case err != nil:
-			return 0, err
+			return err
 		case n == 0:
 			h.ended = true
-			return 0, nil
+			return nil
 		}
 		r.read(from, n)
 		r.moved = l.now
 		h.held = int32(n)
 	}
-	moved := 0
 	for h.held > 0 {
 		n, err := splice(int(h.pipe.r), int(r.sides[to].fd), int(h.held))
 		if err == unix.EAGAIN {
 			h.blocked = true
-			return moved, nil
+			return nil
 		}
 		if err != nil {
-			return moved, err
+			return err
 		}
 		r.written(to, n)
 		r.moved = l.now
 		h.held -= int32(n)
-		moved += n
 	}
 	h.blocked = false
 	l.pipes.put(h)
-	return moved, nil
+	return nil
 }
 
 // copy is once without a pipe. What the receiver does not take stays where it
 // is, in the sender's socket: it is only looked at, and taken when it has gone.
-func (l *Loop) copy(r *record, h *half, from, to int) (int, error) {
+func (l *Loop) copy(r *record, h *half, from, to int) error {
 	fd := int(r.sides[from].fd)
 	n, err := peek(fd, l.buffer)
 	switch {
 	case err == unix.EAGAIN:
 		h.blocked = false
-		return 0, nil
+		return nil
 	case err != nil:
-		return 0, err
+		return err
 	case n == 0:
 		h.ended, h.blocked = true, false
-		return 0, nil
+		return nil
 	}
 	sent, err := write(int(r.sides[to].fd), l.buffer[:n])
 	if err != nil && err != unix.EAGAIN {
-		return 0, err
+		return err
 	}
 	h.blocked = sent < n
 	for left := sent; left > 0; {
 		n, err := read(fd, l.buffer[:left])
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if n == 0 {
-			return 0, unix.ECONNRESET // the bytes were there
+			return unix.ECONNRESET // the bytes were there
 		}
 		left -= n
 	}
@@ -145,7 +132,7 @@ func (l *Loop) copy(r *record, h *half, from, to int) (int, error) {
 		r.read(from, sent)
 		r.written(to, sent)
 	}
-	return sent, nil
+	return nil
 }
 
 // drop takes what has come and drops it, where it can in the kernel: tcp(7) has
@@ -195,7 +182,19 @@ func (l *Loop) chargen(r *record, events uint32) error {
 	return err
 }
 
-// linger reads what a refused peer still says, so that it can read the refusal.
+// part sends the last that a peer gets, and waits until it closes: to close at once
+// would destroy it.
+func (l *Loop) part(r *record, words string, why Reason) {
+	fd := int(r.sides[0].fd)
+	if say(fd, words) != nil || unix.Shutdown(fd, unix.SHUT_WR) != nil {
+		l.end(r, why, nil)
+		return
+	}
+	r.lingering, r.moved, r.why = true, l.now, why
+	l.wait(r)
+}
+
+// linger reads what a peer still says that has had its last words.
 func (l *Loop) linger(r *record) {
 	for r.drained < lingerBytes {
 		n, err := read(int(r.sides[0].fd), l.buffer)
@@ -207,5 +206,5 @@ func (l *Loop) linger(r *record) {
 		}
 		r.drained += int32(n)
 	}
-	l.end(r, Connect, nil)
+	l.end(r, r.why, nil)
 }

@@ -224,3 +224,49 @@ func TestWithoutPipes(t *testing.T) {
 		})
 	}
 }
+
+// What is a share, or a few bytes more or less, comes back whole.
+func TestEchoAroundAShare(t *testing.T) {
+	r := run(t, nil)
+	for _, n := range []int{share - 1, share, share + 1, 2 * share, 2*share + 1} {
+		c := r.serve("tcp", &Plan{Flow: Echo})
+		var reading sync.WaitGroup
+		var got []byte
+		var err error
+		reading.Go(func() { got, err = io.ReadAll(c) })
+		if _, err := c.Write(much[:n]); err != nil {
+			t.Fatal(err)
+		}
+		c.CloseWrite()
+		reading.Wait()
+		if err != nil || !bytes.Equal(got, much[:n]) {
+			t.Fatalf("of %d bytes %d came back, or others: %v", n, len(got), err)
+		}
+		if e := r.expect(Closed); e.In != uint64(n) || e.Out != uint64(n) {
+			t.Errorf("counted %d and %d, want %d", e.In, e.Out, n)
+		}
+	}
+}
+
+// One that sends and takes all it can does not keep others waiting.
+func TestEchoStarvesNobody(t *testing.T) {
+	r := run(t, nil)
+	greedy := r.serve("tcp", &Plan{Flow: Echo})
+	var busy sync.WaitGroup
+	busy.Go(func() { io.Copy(io.Discard, greedy) })
+	busy.Go(func() {
+		for {
+			if _, err := greedy.Write(much); err != nil {
+				return
+			}
+		}
+	})
+	c := r.serve("tcp", &Plan{Flow: Echo})
+	for range 200 {
+		send(t, c, "x")
+		receive(t, c, "x")
+	}
+	greedy.Close()
+	busy.Wait()
+	r.end() // closed or reset, as it happened to stand
+}

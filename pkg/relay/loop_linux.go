@@ -22,14 +22,15 @@ type Loop struct {
 	poll  int
 	wake  int // eventfd
 
-	mu     sync.Mutex
-	inbox  []Conn
-	cuts   map[uint64]bool
-	cutAll bool
-	rung   bool // a name is known now
-	closed bool
-	freed  bool        // wake is closed
-	asleep atomic.Bool // in epoll_wait, with an inbox that was empty before
+	mu      sync.Mutex
+	inbox   []Conn
+	answers []answer
+	cuts    map[uint64]bool
+	cutAll  bool
+	rung    bool // a name is known now
+	closed  bool
+	freed   bool        // wake is closed
+	asleep  atomic.Bool // in epoll_wait, with an inbox that was empty before
 
 	// Of Serve:
 	now     time.Duration
@@ -166,7 +167,7 @@ func (l *Loop) Serve() (ended []End, ok bool) {
 func (l *Loop) timeout() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.inbox) > 0 || len(l.cuts) > 0 || l.cutAll || l.rung || l.closed {
+	if len(l.inbox) > 0 || len(l.answers) > 0 || len(l.cuts) > 0 || l.cutAll || l.rung || l.closed {
 		return 0
 	}
 	l.asleep.Store(true)
@@ -182,11 +183,14 @@ func (l *Loop) timeout() int {
 // to end.
 func (l *Loop) post() bool {
 	l.mu.Lock()
-	inbox, cuts, all, rung, closed := l.inbox, l.cuts, l.cutAll, l.rung, l.closed
-	l.inbox, l.cuts, l.cutAll, l.rung = nil, nil, false, false
+	inbox, answers, cuts, all, rung, closed := l.inbox, l.answers, l.cuts, l.cutAll, l.rung, l.closed
+	l.inbox, l.answers, l.cuts, l.cutAll, l.rung = nil, nil, nil, false, false
 	l.mu.Unlock()
 	for _, c := range inbox {
 		l.take(c)
+	}
+	for _, a := range answers {
+		l.tell(a)
 	}
 	if rung {
 		waiting := l.naming
@@ -214,7 +218,7 @@ func (l *Loop) take(c Conn) {
 		l.gen = 1
 	}
 	r := &record{
-		id: c.ID, plan: c.Plan, gen: l.gen, born: l.now, moved: l.now, tcp: c.Peer.Network.TCP(),
+		id: c.ID, plan: c.Plan, gen: l.gen, born: l.now, moved: l.now, tcp: c.Peer.Network.TCP(), ask: c.Ask,
 		sides: [2]side{{fd: int32(c.FD)}, {fd: -1}},
 	}
 	if n := len(l.free); n > 0 {
@@ -227,7 +231,7 @@ func (l *Loop) take(c Conn) {
 	}
 	unblock(c.FD)
 	if r.plan.Flow == Forward {
-		r.dial = &dial{peer: c.Peer.Addr}
+		r.dial = &dial{peer: c.Peer.Addr, header: headerFor(&c)}
 		l.seek(r)
 		return
 	}
@@ -245,15 +249,24 @@ func (l *Loop) begin(r *record) {
 	l.schedule(r)
 }
 
+// find is the record of a token, and which side of it; nil if it has ended since,
+// or it is the eventfd's.
+func (l *Loop) find(token uint64) (r *record, side int) {
+	i := uint32(token) >> 1
+	if token == tokenWake || int(i) >= len(l.records) {
+		return nil, 0
+	}
+	if r = l.records[i]; r == nil || r.gen != uint32(token>>32) {
+		return nil, 0
+	}
+	return r, int(token & 1)
+}
+
 // event looks at a record that the kernel has reported.
 func (l *Loop) event(token uint64, events uint32) {
-	i, s := uint32(token)>>1, int(token&1)
-	if token == tokenWake || int(i) >= len(l.records) {
+	r, s := l.find(token)
+	if r == nil {
 		return
-	}
-	r := l.records[i]
-	if r == nil || r.gen != uint32(token>>32) {
-		return // it has ended since
 	}
 	var err error
 	switch {
@@ -269,6 +282,8 @@ func (l *Loop) event(token uint64, events uint32) {
 		err = l.chargen(r, events)
 	case r.plan.Flow == Echo:
 		err = l.pump(r, 0)
+	case r.plan.Flow == Ask:
+		err = l.question(r)
 	default:
 		err = l.forward(r, s)
 	}
@@ -338,6 +353,10 @@ func (r *record) wants(s int) uint32 {
 		if events = unix.EPOLLOUT; !r.halves[0].ended {
 			events |= unix.EPOLLIN
 		}
+	case r.plan.Flow == Ask:
+		if !r.asked {
+			events = unix.EPOLLIN
+		}
 	default:
 		for i := range r.halves {
 			h := &r.halves[i]
@@ -381,6 +400,8 @@ func (l *Loop) expire() {
 			l.schedule(r)
 		case r.dial != nil && why == Connect:
 			l.overdue(r)
+		case r.plan.Flow == Ask && !r.lingering:
+			l.part(r, r.plan.Refusal, why)
 		default:
 			l.end(r, why, nil)
 		}

@@ -23,12 +23,16 @@ type record struct {
 	place       int32         // in the clock, from 1; 0: not in it
 	index       int32         // in Loop.records
 	gen         uint32
-	at          int32 // Chargen: the next byte of the pattern
-	drained     int32 // of lingerBytes
-	target      int32 // the one that has accepted, from 1
-	tcp         bool  // the peer's socket is
-	lingering   bool  // refused; waits for the peer to close
-	gone        bool  // ended, its descriptors are others' now
+	at          int32  // Chargen: the next byte of the pattern
+	drained     int32  // of lingerBytes
+	target      int32  // the one that has accepted, from 1
+	tcp         bool   // the peer's socket is
+	lingering   bool   // it has had its last words; waits for the peer to close
+	asked       bool   // Ask: the question is whole, the answer is awaited
+	gone        bool   // ended, its descriptors are others' now
+	why         Reason // of the end, while lingering
+	ask         func(question []byte, reply func(answer string))
+	line        []byte // Ask: as much of the question as has come
 	sides       [2]side
 	halves      [2]half
 }
@@ -86,7 +90,7 @@ func (r *record) deadline() (at time.Duration, why Reason, ok bool) {
 	}
 	switch {
 	case r.lingering:
-		return r.moved + lingerTime, Connect, true
+		return r.moved + lingerTime, r.why, true
 	case r.dial != nil:
 		sooner(r.dial.until(), Connect)
 	case r.plan.Idle > 0:

@@ -27,6 +27,7 @@ const (
 	Discard             // everything is dropped, RFC 863
 	Chargen             // Pattern is sent for ever, what comes is dropped, RFC 864
 	Forward             // a target is found, and both talk to each other
+	Ask                 // the peer asks in one line, and has one answer
 )
 
 // A Plan is what the connections of a row have in common. It must not be
@@ -36,9 +37,10 @@ type Plan struct {
 	Pattern []byte           // Chargen: sent again and again; not empty
 	Forward *service.Forward // Forward: where to
 	Prefix  string           // sent first; with Forward when a target has accepted
-	// Refusal is sent when no target accepts. If it is empty the connection is
-	// reset.
+	// Refusal is sent when no target accepts; if it is empty the connection is
+	// reset. With Ask it is sent when Lifetime is over before the answer has come.
 	Refusal string
+	MaxLine int // Ask: how long the question may be, in bytes without its end
 	// Idle ends a connection on which no byte has moved for so long, Lifetime
 	// one that has lasted so long. 0: never.
 	Idle, Lifetime time.Duration
@@ -50,6 +52,10 @@ type Conn struct {
 	FD   int    // a connected stream socket
 	Plan *Plan
 	Peer service.Peer
+	// Ask, of that flow, is called with the question, without its line end, or with
+	// the beginning of one that is too long. It must not wait. reply takes the answer
+	// from any goroutine, once; one that comes too late is dropped.
+	Ask func(question []byte, reply func(answer string))
 }
 
 // An End is what became of a connection. Its descriptor is closed.

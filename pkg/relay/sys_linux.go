@@ -108,6 +108,8 @@ func (p *pipes) get(h *half) bool {
 	if p.none || unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
 		return false
 	}
+	// Where that is more than the system allows, the pipe stays as it is.
+	unix.FcntlInt(uintptr(fds[1]), unix.F_SETPIPE_SZ, share)
 	h.pipe = pipe{int32(fds[0]), int32(fds[1])}
 	return true
 }

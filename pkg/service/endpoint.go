@@ -1,9 +1,9 @@
 package service
 
 import (
-	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
 	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
@@ -13,7 +13,7 @@ import (
 // are the same place.
 type Endpoint struct {
 	Network Network
-	Addr    netip.AddrPort // TCP and UDP: never v4-mapped; the zone is an interface's name
+	Addr    netip.AddrPort // TCP and UDP: never v4-mapped; the zone is an interface's name; port 0: any that is free
 	Dual    bool           // TCP6 and UDP6 that were inherited: v4 peers come here, too
 	Path    string         // unix sockets: an absolute path, or "@name" for an abstract one
 	CID     uint32         // vsock; VsockAny: every one of this machine
@@ -24,21 +24,27 @@ type Endpoint struct {
 const VsockAny = ^uint32(0)
 
 // String is the address as the log shows it and listen takes it.
-func (e Endpoint) String() string {
+func (e Endpoint) String() string { return string(e.Append(nil)) }
+
+// Append appends String to b.
+func (e Endpoint) Append(b []byte) []byte {
 	switch {
 	case e.Network.Unix():
-		return e.Path
+		return append(b, e.Path...)
 	case e.Network.Vsock():
-		return vsockString(e.CID, e.Port)
+		return appendVsock(b, e.CID, e.Port)
+	case !e.Addr.IsValid():
+		return append(b, e.Addr.String()...)
 	}
-	return e.Addr.String()
+	return e.Addr.AppendTo(b)
 }
 
-func vsockString(cid, port uint32) string {
-	if cid == VsockAny {
-		return "vsock:" + strconv.FormatUint(uint64(port), 10)
+func appendVsock(b []byte, cid, port uint32) []byte {
+	b = append(b, "vsock:"...)
+	if cid != VsockAny {
+		b = append(strconv.AppendUint(b, uint64(cid), 10), ':')
 	}
-	return fmt.Sprintf("vsock:%d:%d", cid, port)
+	return strconv.AppendUint(b, uint64(port), 10)
 }
 
 // Network is the kind of a listening socket.
@@ -72,6 +78,9 @@ func (n Network) TCP() bool { return n == TCP4 || n == TCP6 }
 // UDP reports whether it is UDP.
 func (n Network) UDP() bool { return n == UDP4 || n == UDP6 }
 
+// Netid is what rpcbind(8) calls it; for TCP and UDP alone.
+func (n Network) Netid() string { return strings.TrimSuffix(n.String(), "4") }
+
 // V6 reports whether sockets of n are of the family AF_INET6.
 func (n Network) V6() bool { return n == TCP6 || n == UDP6 }
 
@@ -96,23 +105,37 @@ type Peer struct {
 	// Groups are the supplementary groups of the peer of a unix socket
 	// (SO_PEERGROUPS), and only filled in for a row that asks for groups.
 	Groups []uint32
+	// Proxy is how the peer has come if a PROXY header has said who it is, and
+	// nil otherwise. Network is the connection's then, and Addr what was said,
+	// which may be of another family. It is never changed.
+	Proxy *Proxy
+}
+
+// A Proxy is who has brought a peer.
+type Proxy struct {
+	Addr  netip.AddrPort // the proxy's own
+	Local netip.AddrPort // what the peer had connected to, as the proxy says
 }
 
 // String is the peer as the log shows it.
-func (p Peer) String() string {
+func (p Peer) String() string { return string(p.Append(nil)) }
+
+// Append appends String to b.
+func (p *Peer) Append(b []byte) []byte {
 	switch {
 	case p.Network.Unix():
-		return fmt.Sprintf("uid:%d,pid:%d", p.UID, p.PID)
+		b = strconv.AppendUint(append(b, "uid:"...), uint64(p.UID), 10)
+		return strconv.AppendInt(append(b, ",pid:"...), int64(p.PID), 10)
 	case p.Network.Vsock():
-		return vsockString(p.CID, p.Port)
+		return appendVsock(b, p.CID, p.Port)
 	case !p.Addr.IsValid():
-		return "unknown"
+		return append(b, "unknown"...)
 	}
-	return p.Addr.String()
+	return p.Addr.AppendTo(b)
 }
 
-// Check says whether a row's access lets p in; if not, rule says in the words of
-// the log why. A row whose access is about peers of another kind only lets p not
+// Check says whether a row's access lets p in, as far as it is about who p is; if
+// not, rule says in the words of the log why. A row whose access is about peers of another kind only lets p not
 // in: nobody can tell what it would mean for p.
 func (s *Service) Check(p Peer) (ok bool, rule string) {
 	switch {

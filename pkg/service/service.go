@@ -9,12 +9,13 @@
 package service
 
 import (
+	"fmt"
 	"net/netip"
-	"reflect"
 	"strconv"
 	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/access"
+	"github.com/tcpmuxd/tcpmuxd/pkg/access/hosts"
 	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
 )
 
@@ -23,6 +24,10 @@ import (
 type Table struct {
 	Server   Server
 	Services []*Service // sorted by ID; disabled rows are not in it
+
+	// Lenient has a socket whose address somebody else has opened as soon as that
+	// is free; without it the table is not applied then.
+	Lenient bool
 }
 
 // Server is the [server] part: the daemon itself.
@@ -30,6 +35,13 @@ type Server struct {
 	Grace     time.Duration // how long a stopping daemon waits for instances; 0: not at all
 	LogFormat LogFormat
 	LogLevel  LogLevel
+
+	// Control is the path of the socket that tcpmuxctl(8) talks to; empty: none.
+	Control string
+	Scan    *Scan // what is done about those who try names; nil: nothing
+	// Limits are those of all rows together, and of each source over all of
+	// them. The zero value limits nothing, and costs nothing.
+	Limits limit.Limits
 }
 
 // LogFormat is how log lines are written.
@@ -64,6 +76,7 @@ type Service struct {
 
 	Listen []Endpoint // where the row listens; never empty unless Mux
 	Socket Socket     // options of those listeners
+	RPC    *RPC       // what it is registered as with rpcbind(8); nil: it is not
 
 	// Wait hands the listening socket itself to the server, which accepts or
 	// receives on it; Limits.Instances is how many servers share each socket.
@@ -75,6 +88,8 @@ type Service struct {
 	Help    Help          // BuiltinTCPMUX only
 	Timeout time.Duration // BuiltinTCPMUX only: for the whole negotiation
 
+	Ident Ident // BuiltinAuth only
+
 	Exec    *Exec    // nil for a row that runs in the daemon
 	Forward *Forward // nil unless the row relays
 
@@ -83,10 +98,35 @@ type Service struct {
 	// a stream built-in however busy it is. 0: never.
 	Idle, Lifetime time.Duration
 
-	Access   *access.Rules // of peers with an IP address; nil: everybody
-	Users    *access.Users // of peers on unix sockets; nil: everybody
+	// ProxyFrom are the sources of TCP connections that begin with a header of the
+	// PROXY protocol, which says who the peer is; nil: none. Such a header has
+	// ProxyTimeout to come, which is 0 without them.
+	ProxyFrom    *access.Rules
+	ProxyTimeout time.Duration
+
+	Access *access.Rules // of peers with an IP address; nil: everybody
+	Users  *access.Users // of peers on unix sockets; nil: everybody
+	// How and when a peer has to come, whoever it is. Of another kind of socket
+	// than IP nobody can tell how: where Interfaces or Locals is set, its peers
+	// are refused.
+	Interfaces []string      // by one of these interfaces, sorted; nil: by any
+	Locals     *access.Rules // to one of these addresses of this machine; nil: to any
+	Hours      *access.Hours // at these times; nil: at any
+	// Hosts are the rules of hosts.allow and hosts.deny; nil: everybody. Those of
+	// a Wait row are in Access.
+	Hosts    *hosts.Daemon
 	Limits   limit.Limits
 	Overflow Overflow
+	// OverflowWait is how long a peer waits for an instance to end: Mux rows
+	// with OverflowQueue only, where it is more than 0.
+	OverflowWait time.Duration
+	// Refusal is what a peer over a limit is sent, all of it; empty for nothing
+	// on a socket of the row's own, and for tcpmux.Busy on a multiplexer.
+	Refusal string
+	// Suspend is how long the row serves nobody once Limits.Rate is exceeded; 0:
+	// only the excess is refused.
+	Suspend time.Duration
+	Shed    Shed
 
 	OnReload OnReload
 	OnStop   OnStop
@@ -96,24 +136,41 @@ type Service struct {
 	// noted here but found out at every start, so that it needs no reload.
 	Refuse string
 
-	// Origin is where the row stands in the configuration, "file:line", for
-	// the log. It is not compared by Equal.
-	Origin string
-	// ListenOrigin is where each Endpoint of Listen is written,
-	// "file:line:column", index by index; for those nobody wrote it is the
-	// row. It is not compared by Equal.
-	ListenOrigin []string
+	// Origin is where the row stands in the configuration, for the log. It is
+	// not compared by Equal.
+	Origin Place
+	// ListenOrigin is where each Endpoint of Listen is written, index by index;
+	// for those nobody wrote it is the row. It is not compared by Equal.
+	ListenOrigin []Place
 }
 
-// Equal reports whether two rows mean the same, so that a reload has nothing
-// to do for them.
-func (s *Service) Equal(t *Service) bool {
-	a, b := *s, *t
-	a.Origin, b.Origin = "", ""
-	a.ListenOrigin, b.ListenOrigin = nil, nil
-	a.Access, b.Access = nil, nil
-	return s.Access.Equal(t.Access) && reflect.DeepEqual(&a, &b)
+// RPC is a program of Sun RPC and its versions, from Low to High, which are few.
+type RPC struct{ Program, Low, High uint32 }
+
+// Versions is "1-3", or "1" for a single one.
+func (r *RPC) Versions() string {
+	if r.Low == r.High {
+		return strconv.FormatUint(uint64(r.Low), 10)
+	}
+	return fmt.Sprintf("%d-%d", r.Low, r.High)
 }
+
+// A Place is where something stands in the configuration.
+type Place struct {
+	File      string
+	Line, Col int32 // Col is 0 where the line is enough
+}
+
+// String is "file:line:column", or "file:line".
+func (p Place) String() string {
+	if p.Col == 0 {
+		return fmt.Sprintf("%s:%d", p.File, p.Line)
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col)
+}
+
+// MarshalText is String, for what encodes a row.
+func (p Place) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // Builtin names a service that runs inside the daemon.
 type Builtin uint8
@@ -127,9 +184,11 @@ const (
 	BuiltinChargen         // RFC 864
 	BuiltinDaytime         // RFC 867
 	BuiltinTime            // RFC 868
+	BuiltinSensor          // serves nobody: who comes is a scanner
+	BuiltinAuth            // RFC 1413
 )
 
-var builtinWords = [...]string{"none", "tcpmux", "echo", "discard", "chargen", "daytime", "time"}
+var builtinWords = [...]string{"none", "tcpmux", "echo", "discard", "chargen", "daytime", "time", "sensor", "auth"}
 
 // String is the word of the configuration.
 func (b Builtin) String() string { return builtinWords[b] }
@@ -140,7 +199,19 @@ type Forward struct {
 	Timeout time.Duration // for the connection to each of them
 	// Transparent has the target see the peer's own address (IP_TRANSPARENT).
 	Transparent bool
+	SendProxy   SendProxy // what the target is told first
 }
+
+// SendProxy is the version of the PROXY protocol by which a target is told who
+// the peer is.
+type SendProxy uint8
+
+// The versions.
+const (
+	SendNone SendProxy = iota // nothing is told
+	SendV1                    // a line
+	SendV2                    // binary
+)
 
 // A Target is one address to relay to: exactly one of Addr, Host and Path.
 type Target struct {
@@ -171,14 +242,25 @@ const (
 	HelpOff                 // nothing: HELP is as unknown as any other name
 )
 
-// Overflow is what happens to a connection that finds all instances taken.
+// Overflow is what happens to a connection that is over a limit.
 type Overflow uint8
 
 // The ways to treat an excess.
 const (
 	OverflowRefuse Overflow = iota // close it, with a "-" line on the multiplexer
-	OverflowQueue                  // direct rows only: leave it in the kernel's queue
+	// OverflowQueue is about instances only: a direct row leaves the connection
+	// in the kernel's queue, a Mux row has it wait for OverflowWait.
+	OverflowQueue
+	OverflowReset // end it with a reset
 )
+
+// Shed says from when on a row starts nothing for the sake of others. A value is
+// not asked for if it is 0; the row starts again when each is below four fifths.
+type Shed struct {
+	Load       float64 // of one minute, proc_loadavg(5)
+	MemorySome float64 // percent of ten seconds: "some avg10" of /proc/pressure/memory
+	MemoryFull float64 // the same of "full"
+}
 
 // OnReload is what happens to running instances of a row that a reload has
 // changed or removed.

@@ -275,7 +275,8 @@ func expectedLog(a *Attr, conn, log int, extra ...string) (seen, error) {
 			return w, err
 		}
 	}
-	for _, k := range []string{"SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"} {
+	// CapInh is empty after Init, but not on every thread where there is cgo.
+	for _, k := range []string{"SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "CapInh"} {
 		w.Status[k] = "0000000000000000"
 	}
 	w.Status["TracerPid"], w.Status["NoNewPrivs"] = "0", "0"

@@ -38,6 +38,7 @@ func TestExecFailures(t *testing.T) {
 	}
 	hidden := file("closed/hidden", "x", 0o755)
 
+	const refusal = "-no\r\n"
 	// What each way knows before it replies.
 	const (
 		never     = iota // nobody
@@ -72,7 +73,7 @@ func TestExecFailures(t *testing.T) {
 			eachWay(t, func(t *testing.T, twin bool) {
 				s := newSpawner(t)
 				for _, reply := range []bool{false, true} {
-					a := &Attr{Path: c.path, Argv: c.argv, Umask: 0o22, Dir: "/", Cred: nobody, Go: reply}
+					a := &Attr{Path: c.path, Argv: c.argv, Umask: 0o22, Dir: "/", Cred: nobody, Go: reply, Refusal: refusal}
 					conn, peer := pair(t)
 					pid, err := s.Start(compile(t, a), conn, []byte("A=1\x00"))
 					syscall.Close(conn)
@@ -90,9 +91,12 @@ func TestExecFailures(t *testing.T) {
 						want.Replied = reply
 					}
 					checkFailure(t, twin, pid, err, want)
-					wire := ""
-					if want.Replied {
+					wire := refusal
+					switch {
+					case want.Replied:
 						wire = "+Go\r\n"
+					case pid == 0: // it is the caller's to tell
+						wire = ""
 					}
 					if got := received(t, peer); got != wire {
 						t.Errorf("the peer got %q, want %q", got, wire)
@@ -196,7 +200,7 @@ func TestNoConnection(t *testing.T) {
 			if err == nil {
 				t.Fatalf("descriptor %d: child %d", conn, pid)
 			}
-			checkFailure(t, twin, pid, err, &Error{Step: "slot", Errno: syscall.EBADF})
+			checkFailure(t, twin, pid, err, &Error{Step: "stdio", Errno: syscall.EBADF})
 		}
 	})
 }

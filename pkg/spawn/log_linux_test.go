@@ -54,11 +54,13 @@ func TestNoLog(t *testing.T) {
 				pid, err := s.Start(p, conn, nil)
 				syscall.Close(conn)
 				want := &Error{Step: "log", Errno: syscall.EBADF}
-				if twin && p.log > 0 {
-					want.Step = "start"
-				}
-				if pid != 0 {
+				switch {
+				case p.log < 0 && pid != 0:
 					t.Errorf("there is child %d", pid)
+				case p.log > 0 && twin:
+					want.Step = "start"
+				case p.log > 0:
+					want.Step = "stdio"
 				}
 				checkFailure(t, twin, pid, err, want)
 				if got := received(t, peer); got != "" {
@@ -78,117 +80,6 @@ func TestNoLog(t *testing.T) {
 		}
 		reap(t, pid)
 	})
-}
-
-// The log stays at hand between starts, is given up for another one, also if
-// that has the same number, and goes with the spawner.
-func TestLogSlot(t *testing.T) {
-	testkit.Check(t)
-	needNative(t)
-	s, err := NewSpawner()
-	if err != nil {
-		t.Fatal(err)
-	}
-	slot := s.native.slots.log
-	conn, _ := pair(t)
-	defer syscall.Close(conn)
-	start := func(p *Program) {
-		t.Helper()
-		pid, err := s.Start(p, conn, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reap(t, pid)
-	}
-	program := func(log int) *Program {
-		a := &Attr{Path: progExit, Argv: []string{"exit"}, Umask: 0o22}
-		if log != noLog {
-			a.Stderr = Log
-		}
-		p := compile(t, a)
-		p.SetLog(log)
-		return p
-	}
-	first, _ := logPair(t)
-	p, plain := program(first), program(noLog)
-	start(plain)
-	if got := slotFile(t, slot); got != os.DevNull {
-		t.Errorf("without a log the slot has %s", got)
-	}
-	start(p)
-	start(plain)
-	if got := slotFile(t, slot); got != slotFile(t, first) {
-		t.Errorf("the slot has %s, want %s", got, slotFile(t, first))
-	}
-	// Once it is there it is not put there again.
-	if errno := dup3(slots.null, slot); errno != 0 {
-		t.Fatal(errno)
-	}
-	start(p)
-	if got := slotFile(t, slot); got != os.DevNull {
-		t.Errorf("a second start has put %s into the slot", got)
-	}
-
-	// Another socket under the same number.
-	second, _ := logPair(t)
-	if errno := dup3(second, first); errno != 0 {
-		t.Fatal(errno)
-	}
-	start(program(first))
-	if got := slotFile(t, slot); got != slotFile(t, second) {
-		t.Errorf("the slot has %s, want %s", got, slotFile(t, second))
-	}
-	s.Close()
-	if got := slotFile(t, slot); got != os.DevNull {
-		t.Errorf("after Close the slot has %s", got)
-	}
-
-	// The next owner has to put it there again.
-	s = newSpawner(t)
-	if s.native.slots.log != slot {
-		t.Fatalf("slot %d was given back, %d was taken", slot, s.native.slots.log)
-	}
-	start(p)
-	if got := slotFile(t, slot); got != slotFile(t, first) {
-		t.Errorf("the slot has %s, want %s", got, slotFile(t, first))
-	}
-}
-
-// Both slots are given back while a child is held, which keeps what it had.
-func TestReleaseLog(t *testing.T) {
-	testkit.Check(t)
-	needNative(t)
-	end, _ := logPair(t)
-	a := held
-	a.Path, a.Stderr = progExit, Log
-	s := newSpawner(t)
-	own := s.native.slots
-	p := compile(t, &a)
-	p.SetLog(end)
-	path, done, _ := startHeldProgram(t, s, p, "setsid")
-	pid := s.PID()
-	if !s.Release() {
-		t.Fatal("a spawner whose child is held does not give its slots back")
-	}
-	if slotFile(t, own.conn) != os.DevNull || slotFile(t, own.log) != os.DevNull {
-		t.Errorf("the slots have %s and %s", slotFile(t, own.conn), slotFile(t, own.log))
-	}
-	if got, err := os.Readlink(procFD(pid) + "/2"); err != nil || got != slotFile(t, end) {
-		t.Errorf("the child has %s as 2, %v", got, err)
-	}
-	release(t, path)
-	r := outcome(t, done)
-	if r.err != nil {
-		t.Fatal(r.err)
-	}
-	if s := status(reap(t, r.pid)); s != "exit 0" {
-		t.Errorf("the child ended with %s", s)
-	}
-	conn, _ := pair(t)
-	defer syscall.Close(conn)
-	if _, err := s.Start(p, conn, nil); err == nil || err.(*Error).Step != "slot" {
-		t.Errorf("a spawner without slots: %v", err)
-	}
 }
 
 // Many children of rows that come and go, from all spawners: each has the log of

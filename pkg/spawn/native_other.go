@@ -5,11 +5,18 @@
 
 package spawn
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 type program struct{}
 
-func (*program) compile(*Attr) error { return errors.ErrUnsupported }
+func (*program) compile(*compiler, *Attr) error { return errors.ErrUnsupported }
+
+type compiler struct{}
+
+func (*compiler) look() {}
 
 type spawner struct{}
 
@@ -17,11 +24,17 @@ func (*spawner) open() error   { return errors.ErrUnsupported }
 func (*spawner) close()        {}
 func (*spawner) child() int    { return 0 }
 func (*spawner) release() bool { return false }
+func (*spawner) failed() bool  { return false }
 
-// Slots is how many Spawners there can be at a time on the native path.
+func (*spawner) begin(*Program, int, []byte) (int, error) { return 0, errors.ErrUnsupported }
+func (*spawner) done() bool                               { return true }
+func (*spawner) await(time.Duration) bool                 { return true }
+func (*spawner) finish() error                            { return errors.ErrUnsupported }
+
+func (*program) waits() bool { return true }
+
+// Slots is 0: there is no spawn program.
 func Slots() int { return 0 }
-
-func (*spawner) start(*Program, int, []byte) (int, error) { return 0, errors.ErrUnsupported }
 
 func nativeHere() (bool, string) {
 	return false, "the spawn program is for linux/amd64 and linux/arm64"

@@ -4,10 +4,7 @@
 
 package spawn
 
-import (
-	"fmt"
-	"sync/atomic"
-)
+import "fmt"
 
 // Stdio is what descriptor 1 or 2 of a child is.
 type Stdio uint8
@@ -77,10 +74,6 @@ func (a *Attr) checkSetup() error {
 	return nil
 }
 
-// logID tells the logs of Programs apart for ever, as descriptor numbers, which
-// are used again, do not.
-var logID atomic.Uint64
-
 // noLog is the descriptor of a Program that has none yet.
 const noLog = -1
 
@@ -88,9 +81,8 @@ const noLog = -1
 // as long as p is started. Children get the same open file, with its O_NONBLOCK.
 //
 // It is called once, before the first Start of a p that has Log; without it such
-// a Start fails in step "log". A Spawner keeps a copy of the descriptor until
-// another Program with Log is started, or until it is closed.
-func (p *Program) SetLog(fd int) { p.log, p.logID = fd, logID.Add(1) }
+// a Start fails in step "log".
+func (p *Program) SetLog(fd int) { p.log = fd }
 
 // logs reports whether children of p need the log.
 func (p *Program) logs() bool { return p.attr.Stdout == Log || p.attr.Stderr == Log }

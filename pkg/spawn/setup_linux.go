@@ -20,9 +20,10 @@ func (n *program) addOOM(score *int) {
 		return
 	}
 	// A child has 0, 1 and 2 at this point and nothing else (headClose), so what
-	// it opens is 3. That it shares memory with the daemon does not make the score
-	// the daemon's: the kernel leaves children of vfork alone.
+	// it opens is 3. That it shares memory with the daemon would make the score
+	// the daemon's; only children of vfork the kernel leaves alone.
 	const fd = 3
+	n.wait()
 	text := strconv.Itoa(*score)
 	n.add("oom", unix.SYS_OPENAT, atFDCWD, n.string("/proc/self/oom_score_adj"), unix.O_WRONLY|unix.O_CLOEXEC)
 	n.add("oom", unix.SYS_WRITE, fd, n.string(text), uintptr(len(text)))
@@ -31,30 +32,23 @@ func (n *program) addOOM(score *int) {
 
 // addRlimits sets the limits of the row. Where it says nothing about descriptors
 // the original soft limit is put back, and the hard one stays what it is.
-func (n *program) addRlimits(list []Rlimit) error {
+func (n *program) addRlimits(c *compiler, list []Rlimit) {
 	nofile := false
 	for _, l := range list {
-		n.addRlimit("rlimit", l)
+		n.addRlimit("rlimit", l.Resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard})
 		nofile = nofile || l.Resource == rlimitNofile
 	}
 	if nofile {
-		return nil
+		return
 	}
-	soft, _ := OriginalNofile()
-	var now unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
-		return err
+	if c.original != nil {
+		n.addRlimit("nofile", rlimitNofile, c.original)
 	}
-	if soft = min(soft, now.Max); soft != now.Cur {
-		n.addRlimit("nofile", Rlimit{rlimitNofile, soft, now.Max})
-	}
-	return nil
 }
 
-func (n *program) addRlimit(step string, l Rlimit) {
-	lim := &unix.Rlimit{Cur: l.Soft, Max: l.Hard}
+func (n *program) addRlimit(step string, resource int, lim *unix.Rlimit) {
 	n.pins = append(n.pins, lim)
-	n.add(step, unix.SYS_PRLIMIT64, 0, uintptr(l.Resource), uintptr(unsafe.Pointer(lim)), 0)
+	n.add(step, unix.SYS_PRLIMIT64, 0, uintptr(resource), uintptr(unsafe.Pointer(lim)), 0)
 }
 
 // addPriorities is about the processor and the disk.

@@ -47,7 +47,7 @@ type Attr struct {
 	Env  []string // "NAME=value", used in this order; empty is an empty environment
 
 	// Dir is the working directory: absolute and seen from Chroot, or empty to
-	// keep the daemon's (with Chroot, to be in "/").
+	// keep the daemon's (with Chroot, to be in "/"), as is "/" if that is the daemon's.
 	// It is entered as the child's user, after all identities are set: a home
 	// directory on NFS is closed to root there, and a directory that the user
 	// may not enter is not given to a program by accident. Login and sshd do
@@ -64,6 +64,11 @@ type Attr struct {
 	// program, after it was checked that the program can be executed. It is for
 	// connections only.
 	Go bool
+
+	// Refusal is what a child that fails, in a step that it has come to with its
+	// connection, sends on it before it ends; if "+Go" was sent the connection is
+	// reset instead. Empty: nothing. The twin sends nothing.
+	Refusal string
 
 	// Chroot is the root directory: absolute, or empty to keep the daemon's.
 	Chroot string
@@ -95,32 +100,56 @@ type Cred struct {
 // A Program is a compiled Attr. It is immutable, but for SetLog before its first
 // use, and may be used by any number of Spawners at the same time.
 type Program struct {
-	attr   Attr // a copy of its own
+	attr   Attr // a copy of its own; with native only what is needed beside it
+	twin   bool
 	native program
 
-	log   int    // the caller's descriptor, or noLog
-	logID uint64 // never the same for another SetLog; 0: there was none
+	log int // the caller's descriptor, or noLog
 }
 
 // Compile checks a and translates it. The errors say what of a cannot be used
 // here; whether the program exists, or the user may run it, is only known when
 // it is started.
-func (a *Attr) Compile() (*Program, error) {
+func (a *Attr) Compile() (*Program, error) { return NewCompiler().Compile(a) }
+
+// A Compiler compiles any number of Attrs as Attr.Compile does, for less: it has
+// looked at this process and the machine once, when it was made, and what many
+// Programs have in common is there once. It is for one goroutine, and to be
+// dropped when all is compiled.
+type Compiler struct{ native compiler }
+
+// NewCompiler looks at what programs depend on.
+func NewCompiler() *Compiler {
+	c := new(Compiler)
+	if native, _ := Native(); native {
+		c.native.look()
+	}
+	return c
+}
+
+// Compile is Attr.Compile.
+func (c *Compiler) Compile(a *Attr) (*Program, error) {
 	if err := a.check(); err != nil {
 		return nil, err
 	}
-	p := &Program{attr: a.clone(), log: noLog}
 	if native, _ := Native(); !native {
 		if err := a.checkTwin(); err != nil {
 			return nil, err
 		}
-		return p, nil
+		return &Program{attr: a.clone(), twin: true, log: noLog}, nil
 	}
-	if err := p.native.compile(&p.attr); err != nil {
+	// The program has its own copy of everything else.
+	p := &Program{attr: Attr{Path: a.Path, Chroot: a.Chroot, Go: a.Go, Stdout: a.Stdout, Stderr: a.Stderr}, log: noLog}
+	if err := p.native.compile(&c.native, a); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
+
+// Waits reports whether Begin stands still for p until the child has become its
+// program or has failed. The twin does; the spawn program only where p has
+// OOMScoreAdj, or the child cannot share memory with this process (see Native).
+func (p *Program) Waits() bool { return p.twin || p.native.waits() }
 
 func (a *Attr) check() error {
 	if !strings.HasPrefix(a.Path, "/") {
@@ -181,8 +210,8 @@ func cloned[T any](p *T) *T {
 
 // An Error is why a child did not become its program.
 type Error struct {
-	// Step is a word for the log. "log", "slot" and "clone": there was no child.
-	// Then, in their order, the child's own: "unshare", "stdio", "close",
+	// Step is a word for the log. "log" and "clone": there was no child. Then, in
+	// their order, the child's own: "unshare", "receive", "stdio", "close",
 	// "setsid", "sigmask", "oom", "rlimit", "nofile", "nice", "ioprio",
 	// "affinity", "umask", "chroot", "setgroups", "setresgid", "setresuid",
 	// "chdir", "check", "reply", "exec". The twin knows only "log", "check",
@@ -193,7 +222,8 @@ type Error struct {
 	Errno syscall.Errno
 
 	// Replied reports whether "+Go" was sent, or may have been: then no other
-	// reply may follow, and the peer has to learn from a reset.
+	// reply may follow, and the peer has to learn from a reset. A child of the spawn
+	// program that fails sees to both itself, but not one that was killed.
 	Replied bool
 }
 

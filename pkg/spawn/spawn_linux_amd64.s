@@ -22,8 +22,8 @@ TEXT ·rawSpawn(SB),NOSPLIT,$0-16
 child:
 	MOVQ	call_result(R12), R13
 	MOVQ	call_n(R12), R15
-	LEAQ	call_ops(R12), R14
-	XORL	BX, BX
+	MOVQ	call_first(R12), R14
+	MOVQ	call_from(R12), BX
 step:
 	MOVQ	BX, result_step(R13)
 	MOVQ	op_nr(R14), AX
@@ -44,6 +44,25 @@ step:
 failed:
 	NEGQ	AX
 	MOVQ	AX, result_errno(R13)
+	CMPQ	BX, $const_headLen
+	JCS	exit
+	MOVQ	call_refuse(R12), R14
+	CMPQ	BX, call_told(R12)
+	JCS	tell
+	MOVQ	call_reset(R12), R14
+tell:
+	MOVQ	op_nr(R14), AX
+	CMPQ	AX, $-1
+	JEQ	exit
+	MOVQ	(op_a+0)(R14), DI
+	MOVQ	(op_a+8)(R14), SI
+	MOVQ	(op_a+16)(R14), DX
+	MOVQ	(op_a+24)(R14), R10
+	MOVQ	(op_a+32)(R14), R8
+	MOVQ	(op_a+40)(R14), R9
+	SYSCALL
+	ADDQ	$op__size, R14
+	JMP	tell
 exit:
 	MOVQ	$const_exitFailed, DI
 	MOVQ	$const_sysExitGroup, AX

@@ -22,8 +22,8 @@ TEXT ·rawSpawn(SB),NOSPLIT,$0-16
 child:
 	MOVD	call_result(R19), R20
 	MOVD	call_n(R19), R21
-	ADD	$call_ops, R19, R22
-	MOVD	$0, R23
+	MOVD	call_first(R19), R22
+	MOVD	call_from(R19), R23
 step:
 	MOVD	R23, result_step(R20)
 	MOVD	op_nr(R22), R8
@@ -44,6 +44,26 @@ step:
 failed:
 	NEG	R0, R0
 	MOVD	R0, result_errno(R20)
+	CMP	$const_headLen, R23
+	BCC	exit		// unsigned: lower
+	MOVD	call_refuse(R19), R22
+	MOVD	call_told(R19), R21
+	CMP	R21, R23
+	BCC	tell
+	MOVD	call_reset(R19), R22
+tell:
+	MOVD	op_nr(R22), R8
+	CMN	$1, R8
+	BEQ	exit
+	MOVD	(op_a+0)(R22), R0
+	MOVD	(op_a+8)(R22), R1
+	MOVD	(op_a+16)(R22), R2
+	MOVD	(op_a+24)(R22), R3
+	MOVD	(op_a+32)(R22), R4
+	MOVD	(op_a+40)(R22), R5
+	SVC
+	ADD	$op__size, R22
+	JMP	tell
 exit:
 	MOVD	$const_exitFailed, R0
 	MOVD	$const_sysExitGroup, R8

@@ -7,6 +7,7 @@ package spawn
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,7 @@ var ways = []struct {
 	use  func(t testing.TB)
 }{
 	{"native", func(t testing.TB) { needNative(t) }},
+	{"native with a large table", func(t testing.TB) { needNative(t); largeTable(t) }},
 	{"native without AT_EXECVE_CHECK", func(t testing.TB) {
 		needNative(t)
 		old := hasExecveCheck
@@ -41,6 +43,13 @@ var ways = []struct {
 		Use(true)
 		t.Cleanup(func() { Use(false) })
 	}},
+}
+
+// largeTable has children share the descriptor table first, however small it is.
+func largeTable(t testing.TB) {
+	crowd.look.Store(math.MaxInt64)
+	crowd.large.Store(true)
+	t.Cleanup(func() { crowd.look.Store(0) })
 }
 
 func needNative(t testing.TB) {
@@ -385,38 +394,103 @@ func TestErrorText(t *testing.T) {
 	}
 }
 
-// Slots are bounded and come back.
-func TestSpawnersAreBounded(t *testing.T) {
+// Slots are bounded and come back; with none left children are started all the
+// same.
+func TestSlotsAreBounded(t *testing.T) {
 	testkit.Check(t)
 	needNative(t)
+	largeTable(t)
+	n := len(slots.free)
+	if n < minSlots || n > maxSlots {
+		t.Fatalf("there are %d slots", n)
+	}
+	p := compile(t, &Attr{Path: progExit, Argv: []string{"exit"}, Umask: 0o22, Go: true})
 	var all []*Spawner
-	for {
+	seen := map[int]bool{}
+	for range n + 2 {
 		s, err := NewSpawner()
 		if err != nil {
-			break
+			t.Fatal(err)
 		}
-		if all = append(all, s); len(all) > maxSlots {
-			t.Fatalf("more than %d spawners", maxSlots)
+		all = append(all, s)
+		conn, peer := pair(t)
+		pid, err := s.Start(p, conn, nil)
+		syscall.Close(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reap(t, pid)
+		if got := received(t, peer); got != "+Go\r\n" {
+			t.Errorf("the peer got %q", got)
+		}
+		if own := s.native.slot; own != noSlot {
+			if own.low < 3 || own.low >= slots.low || seen[own.low] || own.low == slots.null {
+				t.Errorf("slot %d: not below %d, used twice, or kept", own.low, slots.low)
+			}
+			seen[own.low] = true
 		}
 	}
-	seen := map[int]bool{}
+	if len(seen) != n || len(slots.free) != 0 {
+		t.Errorf("%d of %d slots were used, %d are left", len(seen), n, len(slots.free))
+	}
 	for _, s := range all {
-		for _, n := range []int{s.native.slots.conn, s.native.slots.log} {
-			if n < 3 || n >= slots.low || seen[n] || n == slots.null {
-				t.Errorf("slot %d: above %d, used twice, or kept", n, slots.low)
-			}
-			seen[n] = true
-		}
 		s.Close()
 	}
-	if len(all) < minSlots || len(all) != Slots() {
-		t.Errorf("%d spawners, Slots says %d", len(all), Slots())
+	if len(slots.free) != n {
+		t.Errorf("%d of %d slots have come back", len(slots.free), n)
 	}
-	s, err := NewSpawner()
-	if err != nil {
-		t.Fatal(err)
+}
+
+// Whether the table is large is seen from the number of a descriptor, and looked
+// for again.
+func TestTableIsLarge(t *testing.T) {
+	testkit.Check(t)
+	needNative(t)
+	crowd.large.Store(false)
+	if crowded(crowdedFrom-1) || tableIsLarge() {
+		t.Error("the table is large from the start")
 	}
-	s.Close()
+	var high []int
+	more := func(n, from int) {
+		for range n {
+			fd, err := unix.FcntlInt(uintptr(slots.null), unix.F_DUPFD_CLOEXEC, from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			high = append(high, fd)
+		}
+	}
+	none := func() {
+		for _, fd := range high {
+			unix.Close(fd)
+		}
+		high = nil
+	}
+	more(1, 5000)
+	if !tableIsLarge() {
+		t.Error("with a very high descriptor it is small")
+	}
+	none()
+	more(3, crowdedFrom)
+	if tableIsLarge() {
+		t.Error("with a few higher descriptors it is large")
+	}
+	more(30, crowdedFrom)
+	if !crowded(high[0]) || !tableIsLarge() {
+		t.Error("with many it is small")
+	}
+	crowd.look.Store(0)
+	if !crowded(3) {
+		t.Error("it is small for a low descriptor")
+	}
+	none()
+	if !crowded(3) {
+		t.Error("it was looked for at once")
+	}
+	crowd.look.Store(0)
+	if crowded(3) {
+		t.Error("it stays large for ever")
+	}
 }
 
 // A start costs no memory once its buffers are there.

@@ -4,11 +4,11 @@ package spawn
 
 import (
 	"sync/atomic"
+	"time"
 )
 
-// A Spawner starts children, one at a time. Several Spawners start them at the
-// same time, so a worker that may wait has its own. There is a bounded number
-// of them; see NewSpawner.
+// A Spawner starts children, one at a time; who starts several at the same time
+// has as many Spawners.
 type Spawner struct {
 	twin   bool
 	native spawner
@@ -39,9 +39,10 @@ func whyTwin() string {
 	return why
 }
 
-// NewSpawner returns a Spawner. On the native path each owns two of the
-// descriptors that Init has reserved, and there is an error when all are taken
-// or Init was not called. Close gives them back.
+// NewSpawner returns a Spawner, to be closed when it is not needed any more. Init
+// must have been called. While the descriptor table is large, each owns one of the
+// pairs of descriptors that Init has reserved room for; where there are not enough,
+// starts cost more.
 func NewSpawner() (*Spawner, error) {
 	s := new(Spawner)
 	if ok, _ := Native(); !ok {
@@ -54,19 +55,21 @@ func NewSpawner() (*Spawner, error) {
 	return s, nil
 }
 
-// Close returns what NewSpawner took. It must not be called during Start, and
-// the Spawner must not be used afterwards.
+// Close returns what NewSpawner took. It must not be called between Begin and
+// Finish, and the Spawner must not be used afterwards.
 func (s *Spawner) Close() {
 	if !s.twin {
 		s.native.close()
 	}
 }
 
-// Start makes a child with conn as its descriptor 0, and 1 and 2 unless p says
-// otherwise, and lets it become p. It returns when the child executes the program or has failed, normally
-// within a tenth of a millisecond; other goroutines are not held up meanwhile.
+// Begin makes a child with conn as its descriptor 0, and 1 and 2 unless p says
+// otherwise, and lets it become p. It does not wait for that, unless p.Waits says
+// so: Done tells when the child has become the program or has failed, normally
+// within a tenth of a millisecond, and then Finish has to be called before the
+// next Begin. A Spawner with a child under way must be kept referenced.
 //
-// conn stays the caller's, who closes it in every case. The child uses the same
+// conn stays the caller's, who may close it when Begin has returned. The child uses the same
 // open file, so if it is to have a blocking one the caller must not have set
 // O_NONBLOCK on it. It may be any socket; a Program with Go is for connections.
 //
@@ -74,26 +77,58 @@ func (s *Spawner) Close() {
 // "NAME=value\x00". A name that is in both has the value from extraEnv. It is
 // not kept.
 //
-// A failure is an *Error. Then pid is 0 if no child came to be; otherwise that
-// child has ended, or is about to, with status 127 or by a signal, and has to be
-// reaped like any other. The twin reaps a child that fails itself.
+// A failure is an *Error, after which there is nothing to finish: no child came
+// to be, or it was the twin's, which reaps a child that fails itself.
 //
-// Start must not be called by two goroutines at the same time. It does not
-// allocate once the buffers of the Spawner have grown to what its programs need
-// (the twin does, and a kernel before 6.14 for Programs with Go and Chroot).
-func (s *Spawner) Start(p *Program, conn int, extraEnv []byte) (pid int, err error) {
+// Begin, Await, Finish and Release must not be called by two goroutines at the same time.
+// They do not allocate once the buffers of the Spawner have grown to what its
+// programs need (the twin does, and a kernel before 6.14 for Programs with Go and Chroot).
+func (s *Spawner) Begin(p *Program, conn int, extraEnv []byte) (pid int, err error) {
 	if s.twin {
 		return startTwin(p, conn, extraEnv)
 	}
-	return s.native.start(p, conn, extraEnv)
+	return s.native.begin(p, conn, extraEnv)
 }
 
-// PID returns the child that is now between clone and exec, and 0 when there is
+// Done reports whether the child of the last Begin has become its program, or
+// has ended, or is about to. Any goroutine may call it.
+func (s *Spawner) Done() bool { return s.twin || s.native.done() }
+
+// Failed reports whether the child of the last Begin has failed already, which its
+// peer may know by now even if it is not Done; it remains so after Finish. Any
+// goroutine may call it until the next Begin or Close. It is false before the first
+// Begin, for a child that was killed, and for the twin's.
+func (s *Spawner) Failed() bool { return !s.twin && s.native.failed() }
+
+// Await waits until Done, but not longer than most, and reports Done.
+func (s *Spawner) Await(most time.Duration) bool { return s.twin || s.native.await(most) }
+
+// Finish says how the child of the last Begin has fared, after Done. A failure is
+// an *Error; the child then has ended, or is about to, with status 127 or by a
+// signal, and has to be reaped like any other.
+func (s *Spawner) Finish() error {
+	if s.twin {
+		return nil
+	}
+	return s.native.finish()
+}
+
+// Start is Begin, Await for as long as it takes, and Finish. The pid is 0 if no
+// child came to be, or it was the twin's and has failed.
+func (s *Spawner) Start(p *Program, conn int, extraEnv []byte) (pid int, err error) {
+	if pid, err = s.Begin(p, conn, extraEnv); err != nil {
+		return pid, err
+	}
+	for !s.Await(time.Hour) {
+	}
+	return pid, s.Finish()
+}
+
+// PID returns the child of the last Begin until Finish, and 0 when there is
 // none. Any goroutine may call it.
 //
-// In that window the child already is its user's, who can stop it, and then
-// Start does not return; so a caller who wants other work done looks here from
-// another thread, and kills. Who reaps has to make sure that the number is not
+// Between clone and exec the child already is its user's, who can stop it; so
+// whoever minds looks here, and kills. Who reaps has to make sure that the number is not
 // another process's by then: a child is not reaped, hence its number not given
 // away, while the lock of the reaper is held.
 //
@@ -103,8 +138,7 @@ func (s *Spawner) PID() int {
 	return s.native.child()
 }
 
-// Release gives the descriptors that s owns back for another Spawner, while a
-// Start of s stands still because its child is held. It reports false when the
-// child still needs them, or the twin is used. Any goroutine may call it; no other
-// Start of s may follow, only Close.
+// Release gives the descriptors that s owns, if it owns any, back for other Spawners while the
+// child of s is held before its program. It reports false when the child still
+// needs them, or the twin is used.
 func (s *Spawner) Release() bool { return !s.twin && s.native.release() }

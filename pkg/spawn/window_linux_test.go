@@ -137,7 +137,7 @@ func outcome(t *testing.T, done chan started) started {
 	}
 }
 
-var held = Attr{Argv: []string{"exit"}, Umask: 0o22, Dir: "/", Cred: nobody, Go: true}
+var held = Attr{Argv: []string{"exit"}, Umask: 0o22, Dir: "/proc", Cred: nobody, Go: true}
 
 // A child that was stopped by its user is known, can be killed, and Start says
 // that it was.
@@ -235,64 +235,178 @@ func TestContinuedInWindow(t *testing.T) {
 func TestReleaseInWindow(t *testing.T) {
 	testkit.Check(t)
 	needNative(t)
-	s, err := NewSpawner()
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := s.native.slots
-	if s.Release() {
-		t.Error("a spawner that has started nothing gives its slot back")
-	}
+	largeTable(t)
 	a := held
 	a.Path = progExit
-	for range 2 { // what the first child did must not count for the second
-		path, done, _ := startHeld(t, s, &a, "setsid")
+	begin := func(s *Spawner) (path string, pid int, peer *os.File) {
+		t.Helper()
+		path = fifo(t)
+		p := compile(t, &a)
+		p.hold("setsid", path)
+		conn, peer := pair(t)
+		pid, err := s.Begin(p, conn, nil)
+		syscall.Close(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path, pid, peer
+	}
+	end := func(s *Spawner, path string, pid int, peer *os.File) {
+		t.Helper()
 		release(t, path)
-		r := outcome(t, done)
-		if r.err != nil {
-			t.Fatal(r.err)
+		if !s.Await(10 * time.Second) {
+			t.Fatal("the child is not done")
 		}
-		reap(t, r.pid)
-	}
-	path, done, peer := startHeld(t, s, &a, "setsid")
-	if !s.Release() || s.Release() {
-		t.Error("a spawner whose child is held gives its slot back once")
-	}
-	// Somebody else has it now, with another connection.
-	other := newSpawner(t)
-	if other.native.slots != own {
-		t.Fatalf("slots %v were given back, %v were taken", own, other.native.slots)
-	}
-	otherPath, otherDone, otherPeer := startHeld(t, other, &a, "setsid")
-	for _, x := range []struct {
-		path string
-		done chan started
-		peer *os.File
-	}{{path, done, peer}, {otherPath, otherDone, otherPeer}} {
-		release(t, x.path)
-		r := outcome(t, x.done)
-		if r.err != nil {
-			t.Fatal(r.err)
+		if err := s.Finish(); err != nil {
+			t.Fatal(err)
 		}
-		if s := status(reap(t, r.pid)); s != "exit 0" {
+		if s := status(reap(t, pid)); s != "exit 0" {
 			t.Errorf("the child ended with %s", s)
 		}
-		if got := received(t, x.peer); got != "+Go\r\n" {
+		if got := received(t, peer); got != "+Go\r\n" {
 			t.Errorf("the peer got %q", got)
 		}
 	}
-	conn, _ := pair(t)
-	defer syscall.Close(conn)
-	if pid, err := s.Start(compile(t, &a), conn, nil); err == nil {
-		t.Errorf("a spawner without a slot has started child %d", pid)
-	}
-	s.Close()
+	s := newSpawner(t)
 	if s.Release() {
-		t.Error("a closed spawner gives its slot back")
+		t.Error("a spawner that has started nothing gives its slot back")
 	}
-	if other.native.slots == noSlots || slices.Contains(slots.free, own) {
-		t.Error("the slot was given back twice")
+	for range 2 { // what the first child did must not count for the second
+		path, pid, peer := begin(s)
+		end(s, path, pid, peer)
+		if s.Release() {
+			t.Error("a slot was released by the step of a child that is gone")
+		}
 	}
+	own := s.native.slot
+	path, pid, peer := begin(s)
+	eventually(t, "a slot that is given back", s.Release)
+	if s.native.slot != noSlot {
+		t.Error("the slot is kept")
+	}
+	// Somebody else has it now, with another connection.
+	other := newSpawner(t)
+	otherPath, otherPID, otherPeer := begin(other)
+	if other.native.slot.low != own.low {
+		t.Fatalf("slot %v was given back, %v was taken", own, other.native.slot)
+	}
+	end(s, path, pid, peer)
+	end(other, otherPath, otherPID, otherPeer)
+}
+
+// What a child has not taken out of its slot the next one does not find there.
+func TestSlotIsEmptied(t *testing.T) {
+	testkit.Check(t)
+	needNative(t)
+	largeTable(t)
+	s := newSpawner(t)
+	a := held
+	a.Path, a.Cred = progExit, nil
+	p := compile(t, &a)
+	lost, lostPeer := pair(t)
+	if !s.native.pass([3]int{lost, lost, lost}) {
+		t.Fatal("nothing could be sent")
+	}
+	syscall.Close(lost)
+	// As after a child that was killed before it could receive.
+	s.native.program, s.native.from, s.native.result.step = p, headUnshare, headUnshare
+	s.native.leave()
+	if got := received(t, lostPeer); got != "" {
+		t.Errorf("the first peer got %q", got)
+	}
+	conn, peer := pair(t)
+	pid, err := s.Start(p, conn, nil)
+	syscall.Close(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reap(t, pid)
+	if got := received(t, peer); got != "+Go\r\n" {
+		t.Errorf("the second peer got %q", got)
+	}
+}
+
+// Begin does not wait for a child that is held, and nobody else needs to.
+func TestBeginDoesNotWait(t *testing.T) {
+	testkit.Check(t)
+	needNative(t)
+	a := held
+	a.Path = progExit
+	const n = 20
+	type one struct {
+		s    *Spawner
+		path string
+		pid  int
+		peer *os.File
+	}
+	var all []one
+	for range n {
+		path := fifo(t)
+		p := compile(t, &a)
+		if p.Waits() {
+			t.Fatal("a plain program is waited for")
+		}
+		p.hold("check", path)
+		conn, peer := pair(t)
+		s := newSpawner(t)
+		pid, err := s.Begin(p, conn, nil)
+		syscall.Close(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, one{s, path, pid, peer})
+	}
+	runtime.GC()
+	for _, o := range all {
+		if o.s.Await(time.Millisecond) || o.s.Done() || o.s.PID() != o.pid {
+			t.Fatalf("child %d is held, and done", o.pid)
+		}
+	}
+	for i, o := range all {
+		if i%2 == 0 {
+			release(t, o.path)
+		} else {
+			syscall.Kill(o.pid, syscall.SIGKILL)
+		}
+		if !o.s.Await(10 * time.Second) {
+			t.Fatalf("child %d is not done", o.pid)
+		}
+		err := o.s.Finish()
+		var e *Error
+		if want := i%2 == 1; errors.As(err, &e) != want || want && (e.Step != "hold" || e.Errno != 0 || e.Replied) {
+			t.Errorf("child %d: %v", i, err)
+		}
+		if o.s.PID() != 0 {
+			t.Errorf("PID is kept")
+		}
+		reap(t, o.pid)
+		want := ""
+		if i%2 == 0 {
+			want = "+Go\r\n"
+		}
+		if got := received(t, o.peer); got != want {
+			t.Errorf("peer %d got %q, want %q", i, got, want)
+		}
+	}
+}
+
+// Only where the memory cannot be shared, or what the child does would befall the
+// daemon, Begin waits.
+func TestWaits(t *testing.T) {
+	a := &Attr{Path: progExit, Argv: []string{"exit"}, Umask: 0o22, Cred: nobody, OOMScoreAdj: new(7)}
+	eachWay(t, func(t *testing.T, twin bool) {
+		b := *a
+		if twin {
+			b.OOMScoreAdj = nil
+		}
+		if !compile(t, &b).Waits() {
+			t.Error("it does not wait")
+		}
+		b.OOMScoreAdj = nil
+		if got := compile(t, &b).Waits(); got != (twin || needsCopy() != "") {
+			t.Errorf("without a score Waits is %v", got)
+		}
+	})
 }
 
 // Signals that this process handles do what they do by default in the child: no

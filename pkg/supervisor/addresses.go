@@ -21,6 +21,18 @@ type waiting struct {
 
 // listen opens the socket of an endpoint, or takes the one that was passed.
 func (s *Supervisor) listen(ep service.Endpoint, sv *service.Service) (*listener.Listener, error) {
+	l, err := s.listenOn(ep, sv)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.SetBans(s.bansFor(sv)); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (s *Supervisor) listenOn(ep service.Endpoint, sv *service.Service) (*listener.Listener, error) {
 	for _, p := range s.passed {
 		if p.Endpoint == ep {
 			return listener.Adopt(p.FD, ep, sv)
@@ -46,6 +58,10 @@ func later(err error) bool {
 	return errors.Is(err, listener.ErrNotUp) || errors.Is(err, listener.ErrLocked) || errors.Is(err, errHeld)
 }
 
+// isTaken reports whether somebody else has an address. That is waited for where the
+// table is lenient.
+func isTaken(err error) bool { return errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, errHeld) }
+
 // holder finds an instance that has the socket of an endpoint, or of a peer that
 // has come to it.
 func (s *Supervisor) holder(ep service.Endpoint) (holder int) {
@@ -60,25 +76,37 @@ func (s *Supervisor) holder(ep service.Endpoint) (holder int) {
 	return holder
 }
 
-// awaitHolders tries again for as long as an address is held.
+// awaitHolders tries again for as long as an address is held or taken.
 func (s *Supervisor) awaitHolders() {
+	again := func(awaiting *bool, every time.Duration) {
+		if *awaiting {
+			return
+		}
+		*awaiting = true
+		time.AfterFunc(every, func() {
+			s.applyMu.Lock()
+			*awaiting = false
+			s.applyMu.Unlock()
+			s.addressesChanged()
+		})
+	}
 	for _, u := range s.units {
 		for _, w := range u.waiting {
-			if errors.Is(w.err, errHeld) && !s.awaiting {
-				s.awaiting = true
-				time.AfterFunc(heldEvery, func() {
-					s.applyMu.Lock()
-					s.awaiting = false
-					s.applyMu.Unlock()
-					s.addressesChanged()
-				})
+			switch {
+			case errors.Is(w.err, errHeld):
+				again(&s.awaiting, heldEvery)
+			case isTaken(w.err):
+				again(&s.awaitingOthers, takenEvery)
 			}
 		}
 	}
 }
 
-// heldEvery is how often it is looked whether an address is still held.
-const heldEvery = 200 * time.Millisecond
+// How often it is looked whether an address is still held, or taken.
+const (
+	heldEvery  = 200 * time.Millisecond
+	takenEvery = 2 * time.Second
+)
 
 // addressesChanged tries the endpoints whose addresses were not up.
 func (s *Supervisor) addressesChanged() {
@@ -92,11 +120,11 @@ func (s *Supervisor) addressesChanged() {
 		var still []waiting
 		for _, w := range u.waiting {
 			l, err := s.listen(w.Endpoint, u.row.Load().Service)
-			if errors.Is(w.err, errHeld) && errors.Is(err, syscall.EADDRINUSE) {
-				err = w.err // what is left of it goes in a moment
+			if (errors.Is(w.err, errHeld) || isTaken(w.err)) && isTaken(err) {
+				err = w.err // what is left of it goes in a moment; others have been named
 			}
 			if err != nil {
-				if !later(err) {
+				if !later(err) && !isTaken(w.err) {
 					s.log.notUp(u, w.Endpoint, err)
 				}
 				still = append(still, waiting{w.Endpoint, err})
@@ -108,10 +136,11 @@ func (s *Supervisor) addressesChanged() {
 			u.listeners = append(u.listeners, so)
 			u.mu.Unlock()
 			fresh = append(fresh, so)
-			s.log.listening(u, w.Endpoint, "")
+			s.log.listening(u, so.Endpoint, "")
 		}
 		u.waiting = still
 	}
+	s.judge() // interfaces may have come or gone
 	s.tokens.replace(s.units)
 	for _, so := range fresh {
 		so.unit.mu.Lock()
@@ -121,6 +150,7 @@ func (s *Supervisor) addressesChanged() {
 		so.unit.mu.Unlock()
 	}
 	s.awaitHolders()
+	s.register(false)
 }
 
 // inUse says how to find out who has an address.

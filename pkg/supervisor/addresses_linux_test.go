@@ -91,7 +91,7 @@ func TestAddressComesUpTaken(t *testing.T) {
 	other := serve(t, free)
 	s := serve(t, at("late", sh("echo late"), on("192.0.2.1", port)))
 	addAddress(t, "lo:1", [4]byte{192, 0, 2, 1})
-	within(t, "the failure is told", func() bool { return s.logs.count("address is not up", "service=late") > 1 })
+	s.logs.wait(t, "address is not free", "service=late")
 	other.stop()
 	addAddress(t, "lo:2", [4]byte{198, 51, 100, 1}) // any change will do
 	within(t, "it listens", func() bool { return s.logs.count("listen", "service=late") == 1 })

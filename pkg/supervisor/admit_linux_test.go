@@ -210,7 +210,7 @@ func TestRefusalsUseNothingUp(t *testing.T) {
 	s.instances(3 * len(list))
 }
 
-// A start that fails gives its place back.
+// A start that fails gives its place back, before its peer sees the end.
 func TestFailedStartsGiveTheirPlaceBack(t *testing.T) {
 	testkit.Check(t)
 	list, rows := doors(t, limit.Limits{Instances: 1, InstancesPerSource: 1})
@@ -219,16 +219,20 @@ func TestFailedStartsGiveTheirPlaceBack(t *testing.T) {
 	}
 	s := serve(t, rows...)
 	for _, d := range list {
-		for range 5 {
+		for range 20 {
 			c := dial(t, d.port)
 			c.Write([]byte(d.line))
-			if b, _ := io.ReadAll(c); string(b) == tcpmux.Busy {
-				t.Fatalf("%s: a place was not given back", d.name)
-			}
+			io.ReadAll(c)
 			c.Close()
 		}
 	}
 	s.instances(0)
+	for _, d := range list {
+		s.logs.wait(t, "cannot start", "service="+d.sv.ID)
+	}
+	if s.logs.count("refuse") > 0 {
+		t.Errorf("somebody has found the place taken by who came before\n%s", s.logs)
+	}
 }
 
 // The multiplexer's own rate is for negotiations, HELP included.
@@ -268,7 +272,6 @@ func TestOverflowQueue(t *testing.T) {
 	for range 8 {
 		all = append(all, dial(t, port).send("x"))
 	}
-	six := dialFrom(t, "::1", port).send("x")
 	all[0].expect("x")
 	all[1].expect("x")
 	s.instances(2)
@@ -278,7 +281,6 @@ func TestOverflowQueue(t *testing.T) {
 		return u.paused&pauseInstances != 0
 	}
 	within(t, "the row pauses", paused)
-	within(t, "the watcher sleeps", s.watcher.asleep.Load)
 	if share := idleCPU(t, time.Second); share > 0.02 {
 		t.Errorf("%.1f %% of a processor while peers wait", 100*share)
 	}
@@ -287,9 +289,12 @@ func TestOverflowQueue(t *testing.T) {
 		// The place is free: the next in the queue gets it.
 		all[i+2].expect("x")
 	}
+	// So does one in the queue of the other family's socket. Which queue comes
+	// first when both have somebody is nobody's business.
+	six := dialFrom(t, "::1", port).send("x")
 	all[6].half().ends("")
-	all[7].half().ends("")
 	six.expect("x").half().ends("")
+	all[7].half().ends("")
 	s.instances(0)
 	if n := s.logs.count("refuse"); n != 0 {
 		t.Errorf("%d peers were refused", n)

@@ -51,6 +51,15 @@ func (p *pulse) ask() {
 	}
 }
 
+// ring has the worker come by, for whatever reason.
+func (p *pulse) ring() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fd != 0 {
+		wake(p.fd)
+	}
+}
+
 // pass is the worker coming by.
 func (p *pulse) pass() { p.passed.Store(p.asked.Load()) }
 
@@ -84,24 +93,11 @@ func (s *Supervisor) Alive(most time.Duration) error {
 
 // stuck describes the loops that have not come round.
 func (s *Supervisor) stuck(most time.Duration) error {
-	s.watcher.mu.Lock()
-	defer s.watcher.mu.Unlock()
 	var list []error
 	for i, l := range s.loops {
-		if !l.pulse.waits() {
-			continue
+		if l.pulse.waits() {
+			list = append(list, fmt.Errorf("loop %d of %d has handled no event for %v", i+1, len(s.loops), most))
 		}
-		why := "nobody serves it"
-		for _, w := range s.watcher.workers {
-			if w.loop != l || w.state.Load() == retired {
-				continue
-			}
-			why = "it is busy with something else"
-			if since, u := w.since.Load(), w.unit.Load(); since != 0 && u != nil {
-				why = fmt.Sprintf("a child of %s is being made for %v", u.row.Load().ID, (s.now() - time.Duration(since)).Round(time.Millisecond))
-			}
-		}
-		list = append(list, fmt.Errorf("loop %d of %d has handled no event for %v: %s", i+1, len(s.loops), most, why))
 	}
 	return errors.Join(list...)
 }

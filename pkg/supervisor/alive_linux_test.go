@@ -17,7 +17,7 @@ func TestAlive(t *testing.T) {
 	testkit.Check(t)
 	port := testkit.FreePort(t)
 	s := prepare(t, table(direct("row", port, cat())))
-	if err := s.Alive(10 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "nobody serves it") {
+	if err := s.Alive(10 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "has handled no event") {
 		t.Errorf("before Run: %v", err)
 	}
 	s.run()
@@ -34,7 +34,7 @@ func TestAlive(t *testing.T) {
 	var err error
 	held := poll(bound, func() bool { err = s.Alive(20 * time.Millisecond); return err != nil })
 	u.mu.Unlock()
-	if !held || strings.Count(err.Error(), "has handled no event") != 1 || !strings.Contains(err.Error(), "busy") {
+	if !held || strings.Count(err.Error(), "has handled no event") != 1 {
 		t.Errorf("with a loop that is held: %v", err)
 	}
 	if err := s.Alive(bound); err != nil {

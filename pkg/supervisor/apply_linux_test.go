@@ -53,9 +53,9 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 		direct("a", a, sh("echo new a")),
 		at("b", sh("echo new b"), on("0.0.0.0", b)),
 		direct("c", testkit.FreePort(t), cat()),
-		with(direct("x", taken(t), cat()), func(sv *service.Service) { sv.Origin = "x.toml:7" }),
-		with(direct("y", taken(t), cat()), func(sv *service.Service) { sv.Origin = "y.toml:8" }),
-		with(direct("z", testkit.FreePort(t), program("not/absolute")), func(sv *service.Service) { sv.Origin = "z.toml:9" }),
+		with(direct("x", taken(t), cat()), func(sv *service.Service) { sv.Origin = service.Place{File: "x.toml", Line: 7} }),
+		with(direct("y", taken(t), cat()), func(sv *service.Service) { sv.Origin = service.Place{File: "y.toml", Line: 8} }),
+		with(direct("z", testkit.FreePort(t), program("not/absolute")), func(sv *service.Service) { sv.Origin = service.Place{File: "z.toml", Line: 9} }),
 	))
 	var all *multierror.Error
 	if !errors.As(err, &all) || len(all.Errors) != 3 {

@@ -140,7 +140,7 @@ func (s *server) instances(n int) {
 	within(s.t, fmt.Sprintf("%d instances", n), func() bool {
 		s.reaper.mu.Lock()
 		defer s.reaper.mu.Unlock()
-		return len(s.reaper.running) == n && s.reaper.starting == 0
+		return len(s.reaper.running) == n && len(s.reaper.starting) == 0
 	})
 }
 
@@ -472,11 +472,19 @@ func cpuTime(t testing.TB) time.Duration {
 
 // idleCPU measures for a time what share of a processor this process uses while
 // the test does nothing.
-func idleCPU(t testing.TB, d time.Duration) float64 {
+func idleCPU(t testing.TB, d time.Duration) (least float64) {
 	t.Helper()
-	begin, before := time.Now(), cpuTime(t)
-	<-time.After(d)
-	return float64(cpuTime(t)-before) / float64(time.Since(begin))
+	// A garbage collection or a late start may fall into one look, not into all.
+	for least = 1; least > 0.02 && !t.Failed(); {
+		begin, before := time.Now(), cpuTime(t)
+		<-time.After(d)
+		share := float64(cpuTime(t)-before) / float64(time.Since(begin))
+		if share >= least {
+			break
+		}
+		least = share
+	}
+	return least
 }
 
 var _ = testkit.FreePort // every test needs one

@@ -7,14 +7,18 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
+	"github.com/tcpmuxd/tcpmuxd/pkg/logs"
 	"github.com/tcpmuxd/tcpmuxd/pkg/relay"
+	"github.com/tcpmuxd/tcpmuxd/pkg/rpcbind"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
@@ -28,10 +32,18 @@ const (
 	refusedUnknown refusal = "unknown" // no such name on the multiplexer
 	refusedName    refusal = "name"    // not a name: too long, or a control byte
 	refusedTimeout refusal = "timeout" // no complete name in time
+	refusedProxy   refusal = "proxy"   // no PROXY header, or a wrong one, from a source in proxy_from
 	refusedGone    refusal = "gone"    // the peer left before it had its service
 	refusedCrowded refusal = "crowded" // had to make room among the pending
-	refusedRow     refusal = "row"     // the row cannot run, see the warning at its load
+	refusedRow     refusal = "row"     // the row cannot run, see the warning at its load, or is gone
 	refusedBackoff refusal = "backoff" // children cannot be made, or do not reach their program
+	refusedBanned  refusal = "banned"  // the source is held off
+	refusedSensor  refusal = "sensor"  // the row only serves to catch scanners
+
+	refusedShed   refusal = "shed"          // the machine is too busy, limits.shed
+	refusedWaited refusal = "overflow_wait" // no instance has ended while the peer waited
+
+	refusedSuspended refusal = "suspended" // the row's rate was exceeded, limits.exceeded
 )
 
 const (
@@ -49,7 +61,12 @@ const (
 )
 
 type events struct {
-	log *slog.Logger
+	log   *slog.Logger
+	lines *logs.Handler // what log has; nil if it has another one
+
+	counts map[refusal]*atomic.Uint64 // all there are; the map is never changed
+
+	unregisterable atomic.Uint64 // what cannotRegister was about
 
 	mu         sync.Mutex
 	sampled    map[sampleKey]int
@@ -61,7 +78,12 @@ type sampleKey struct {
 }
 
 func newEvents(log *slog.Logger) *events {
-	return &events{log: log, sampled: map[sampleKey]int{}}
+	e := &events{log: log, sampled: map[sampleKey]int{}, counts: map[refusal]*atomic.Uint64{}}
+	for _, why := range refusals {
+		e.counts[why] = new(atomic.Uint64)
+	}
+	e.lines, _ = log.Handler().(*logs.Handler)
+	return e
 }
 
 // sample says whether an event is one of the first of its kind.
@@ -94,21 +116,31 @@ func (e *events) flush() {
 	e.mu.Unlock()
 	for k, n := range sampled {
 		if first := k.first(); n > first {
-			e.warn(k.message, slog.String("service", k.service), slog.String("reason", k.reason),
-				slog.Int("more", n-first), slog.Duration("within", sampleTime))
+			var attrs []slog.Attr
+			if k.service != "" { // else it is the daemon's own
+				attrs = append(attrs, slog.String("service", k.service))
+			}
+			if k.reason != "" {
+				attrs = append(attrs, slog.String("reason", k.reason))
+			}
+			e.warn(k.message, append(attrs, slog.Int("more", n-first), slog.Duration("within", sampleTime))...)
 		}
 	}
 }
 
 // emit goes to the handler directly: a Logger would look up its caller for each
-// line, which nobody asks for.
+// line, which nobody asks for. It keeps nothing of attrs.
 func (e *events) emit(level slog.Level, msg string, attrs []slog.Attr) {
+	if e.lines != nil {
+		e.lines.Emit(level, msg, attrs)
+		return
+	}
 	h := e.log.Handler()
 	if !h.Enabled(context.Background(), level) {
 		return
 	}
 	r := slog.NewRecord(time.Now(), level, msg, 0)
-	r.AddAttrs(attrs...)
+	r.AddAttrs(slices.Clone(attrs)...)
 	h.Handle(context.Background(), r)
 }
 
@@ -116,11 +148,40 @@ func (e *events) info(msg string, attrs ...slog.Attr)  { e.emit(slog.LevelInfo, 
 func (e *events) warn(msg string, attrs ...slog.Attr)  { e.emit(slog.LevelWarn, msg, attrs) }
 func (e *events) error(msg string, attrs ...slog.Attr) { e.emit(slog.LevelError, msg, attrs) }
 
-func peerAttr(p service.Peer) slog.Attr { return slog.String("peer", p.String()) }
+// appendPeer says who the peer is, and by whom it has come.
+func appendPeer(a []slog.Attr, p *service.Peer) []slog.Attr {
+	a = append(a, slog.Any("peer", peerText{p}))
+	if p.Proxy != nil {
+		a = append(a, slog.Any("proxy", proxyText{p.Proxy}))
+	}
+	return a
+}
+
+// A proxyText is who has brought a peer, as the log shows it.
+type proxyText struct{ *service.Proxy }
+
+func (p proxyText) LogValue() slog.Value                { return slog.StringValue(p.Addr.String()) }
+func (p proxyText) AppendText(b []byte) ([]byte, error) { return p.Addr.AppendTo(b), nil }
+
+// A peerText is a peer as the log shows it, made when it is written.
+type peerText struct{ *service.Peer }
+
+func (p peerText) LogValue() slog.Value                { return slog.StringValue(p.String()) }
+func (p peerText) AppendText(b []byte) ([]byte, error) { return p.Append(b), nil }
+
+// An endpointText is an address of this machine as the log shows it.
+type endpointText struct{ *service.Endpoint }
+
+func (ep endpointText) LogValue() slog.Value                { return slog.StringValue(ep.String()) }
+func (ep endpointText) AppendText(b []byte) ([]byte, error) { return ep.Append(b), nil }
+
+// attrsMost is more than any of the lines below has.
+const attrsMost = 12
 
 // started: a child runs its program.
 func (e *events) started(pid int, in *instance) {
-	e.info("start", append(in.attrs(), slog.Int("pid", pid))...)
+	var room [attrsMost]slog.Attr
+	e.info("start", append(in.attrs(room[:0]), slog.Int("pid", pid))...)
 }
 
 // ended: a child was reaped.
@@ -129,7 +190,8 @@ func (e *events) ended(pid int, in *instance, x exit) {
 	if x.status.Signaled() {
 		how = slog.String("signal", unix.SignalName(x.status.Signal()))
 	}
-	attrs := append(in.attrs(), slog.Int("pid", pid), how)
+	var room [attrsMost]slog.Attr
+	attrs := append(in.attrs(room[:0]), slog.Int("pid", pid), how)
 	if in.session != nil && in.session.idled.Load() {
 		attrs = append(attrs, slog.String("reason", string(relay.Idle)))
 	}
@@ -139,40 +201,49 @@ func (e *events) ended(pid int, in *instance, x exit) {
 		slog.Duration("cpu", cpu), slog.Int64("maxrss_kb", x.usage.Maxrss))...)
 }
 
-// attrs say whose instance it is. A server of a wait row has no peer.
-func (in *instance) attrs() []slog.Attr {
-	a := make([]slog.Attr, 0, 8)
+// attrs say whose instance it is, after what is in a. A server of a wait row has no
+// peer.
+func (in *instance) attrs(a []slog.Attr) []slog.Attr {
 	a = append(a, slog.String("service", in.unit.id))
 	if in.turn == nil {
-		a = append(a, peerAttr(in.peer))
+		a = appendPeer(a, &in.peer)
 	}
-	return append(a, slog.String("local", in.local.String()))
+	return append(a, slog.Any("local", endpointText{&in.local}))
 }
 
 // localOf is the address that a peer has connected to, looked up if it is logged.
-type localOf struct{ connection }
+type localOf struct {
+	listener *socket
+	fd       int
+}
 
 func (c localOf) LogValue() slog.Value {
 	return slog.StringValue(c.listener.Local(c.fd).String())
 }
 
-// refused: a peer gets nothing. Sampled.
+// refused: a peer gets nothing. Counted, and sampled.
 func (e *events) refused(u *unit, peer service.Peer, why refusal, more ...slog.Attr) {
+	if n := e.counts[why]; n != nil {
+		n.Add(1)
+	}
 	if e.sample(sampleKey{u.id, "refuse", string(why)}) {
-		e.warn("refuse", append([]slog.Attr{slog.String("service", u.id), peerAttr(peer),
-			slog.String("reason", string(why))}, more...)...)
+		p := peer // in memory of its own only if it is logged
+		attrs := append(appendPeer([]slog.Attr{slog.String("service", u.id)}, &p), slog.String("reason", string(why)))
+		e.warn("refuse", append(attrs, more...)...)
 	}
 }
 
-// unknown: a peer has asked the multiplexer for a name that no row has. Sampled.
-func (e *events) unknown(u *unit, peer service.Peer, name []byte, more ...slog.Attr) {
-	e.refused(u, peer, refusedUnknown, append(more, slog.String("name", string(name)))...)
-}
+// A nameText is a name as the log shows it, made when it is written.
+type nameText []byte
+
+func (n nameText) LogValue() slog.Value                { return slog.StringValue(string(n)) }
+func (n nameText) AppendText(b []byte) ([]byte, error) { return append(b, n...), nil }
 
 // helped: HELP was answered. Sampled.
 func (e *events) helped(u *unit, peer service.Peer, n int) {
 	if e.sample(sampleKey{u.id, "help", ""}) {
-		e.info("help", slog.String("service", u.id), peerAttr(peer), slog.Int("names", n))
+		attrs := appendPeer([]slog.Attr{slog.String("service", u.id)}, &peer)
+		e.info("help", append(attrs, slog.Int("names", n))...)
 	}
 }
 
@@ -194,7 +265,7 @@ func (e *events) startFailed(u *unit, peer *service.Peer, err error, more ...slo
 	attrs := append([]slog.Attr{slog.String("service", u.id),
 		slog.String("reason", reason), slog.String("error", text)}, more...)
 	if peer != nil {
-		attrs = append(attrs, peerAttr(*peer))
+		attrs = appendPeer(attrs, peer)
 	}
 	if hint != "" {
 		attrs = append(attrs, slog.String("hint", hint))
@@ -242,7 +313,7 @@ func (e *events) deferred(u *unit, ep service.Endpoint, why refusal) {
 // started before a rest. Sampled.
 func (e *events) serverFailed(in *instance, pid int, rest time.Duration, why string) {
 	if e.sample(sampleKey{in.unit.id, "back off", why}) {
-		e.warn("back off", append(in.attrs(), slog.Int("pid", pid), slog.String("reason", why), slog.Duration("for", rest))...)
+		e.warn("back off", append(in.attrs(nil), slog.Int("pid", pid), slog.String("reason", why), slog.Duration("for", rest))...)
 	}
 }
 
@@ -292,7 +363,7 @@ func (e *events) notUp(u *unit, ep service.Endpoint, err error) {
 	switch {
 	case errors.Is(err, listener.ErrLocked):
 		e.error("passed socket is not served", attrs...)
-	case errors.Is(err, errHeld):
+	case errors.Is(err, errHeld), isTaken(err):
 		e.warn("address is not free", attrs...)
 	default:
 		e.warn("address is not up", attrs...)
@@ -325,6 +396,46 @@ func (e *events) servesAgain(u *unit) {
 	e.info("row serves again", slog.String("service", u.id))
 }
 
+// hours: those of a row have begun, or are over until next; zero: for ever.
+func (e *events) hours(u *unit, open bool, next time.Time) {
+	attrs := []slog.Attr{slog.String("service", u.id)}
+	if !next.IsZero() {
+		attrs = append(attrs, slog.Time("until", next))
+	}
+	if open {
+		e.info("row opens", attrs...)
+	} else {
+		e.info("row closes", attrs...)
+	}
+}
+
+// registered: rpcbind knows a socket of a row.
+func (e *events) registered(u *unit, b binding) { e.info("register", b.attrs(u)...) }
+
+// unregistered: it does so no longer.
+func (e *events) unregistered(u *unit, b binding) { e.info("unregister", b.attrs(u)...) }
+
+// cannotRegister: nobody who asks rpcbind finds a row. It is tried again.
+func (e *events) cannotRegister(u *unit, b binding, err error) {
+	e.unregisterable.Add(1)
+	hint := "start rpcbind and reload; it is tried again besides"
+	if errors.Is(err, rpcbind.ErrRefused) {
+		hint = "rpcinfo -p shows what is registered; end it, or take it out by rpcinfo -d, and reload"
+	}
+	e.error("cannot register", append(b.attrs(u), slog.String("error", err.Error()), slog.String("hint", hint))...)
+}
+
+// cannotUnregister: rpcbind may send peers to a socket that is not there any more.
+func (e *events) cannotUnregister(u *unit, b binding, err error) {
+	e.warn("cannot unregister", append(b.attrs(u), slog.String("error", err.Error()))...)
+}
+
+// attrs say what rpcbind is told, and of which row.
+func (b binding) attrs(u *unit) []slog.Attr {
+	return []slog.Attr{slog.String("service", u.id), slog.String("local", b.addr.String()), slog.String("netid", b.netid),
+		slog.Uint64("program", uint64(b.Program)), slog.String("versions", b.Versions())}
+}
+
 // draining: the daemon stops and waits for instances.
 func (e *events) draining(n int, grace time.Duration) {
 	e.info("drain", slog.Int("instances", n), slog.Duration("grace", grace))
@@ -332,7 +443,7 @@ func (e *events) draining(n int, grace time.Duration) {
 
 // left: an instance outlives the daemon.
 func (e *events) left(pid int, in *instance) {
-	e.info("leave", append(in.attrs(), slog.Int("pid", pid))...)
+	e.info("leave", append(in.attrs(nil), slog.Int("pid", pid))...)
 }
 
 // problem: something of the daemon's own failed that no row is to blame for.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/logs"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
@@ -105,6 +107,14 @@ func TestFlush(t *testing.T) {
 		if lines := got.take(); len(lines) != 0 {
 			t.Errorf("again: %q", lines)
 		}
+		for range sampleFirst + 1 { // no row is to blame for it
+			e.problem("it failed", io.EOF)
+		}
+		got.take()
+		e.flush()
+		if lines := got.take(); len(lines) != 1 || lines[0] != "it failed more=1 within=10s" {
+			t.Errorf("%q", lines)
+		}
 	})
 }
 
@@ -118,7 +128,7 @@ func TestAFloodCannotFloodTheLog(t *testing.T) {
 		for i := range 5000 {
 			peer := service.Peer{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), uint16(i))}
 			e.refused(u, peer, refusedUnknown)
-			e.unknown(u, peer, fmt.Appendf(nil, "name%d", i))
+			e.refused(u, peer, refusedUnknown, slog.Any("name", nameText(fmt.Appendf(nil, "name%d", i))))
 			e.helped(u, peer, i)
 			e.startFailed(u, &peer, &spawn.Error{Step: "check"})
 			e.startFailed(u, &peer, errors.New("something else"))
@@ -181,5 +191,31 @@ func TestBackoff(t *testing.T) {
 	b.worked()
 	if d := b.failed(now, backoffMin, backoffMax); d != backoffMin {
 		t.Errorf("after a success the wait is %v, want %v", d, backoffMin)
+	}
+}
+
+// The lines of a connection cost no memory.
+func TestLinesOfConnectionsDoNotAllocate(t *testing.T) {
+	w := logs.New(io.Discard, func(uint64) []byte { return nil })
+	defer w.Close(time.Minute)
+	e := newEvents(slog.New(logs.NewHandler(w, false, slog.LevelInfo)))
+	defer e.flush()
+	in := &instance{
+		unit:  &unit{id: "row"},
+		peer:  service.Peer{Addr: netip.MustParseAddrPort("[2001:db8::1]:12345")},
+		local: service.Endpoint{Addr: netip.MustParseAddrPort("192.0.2.1:1")},
+	}
+	for range 2 * sampleFirst {
+		e.refused(in.unit, in.peer, refusedAccess)
+	}
+	for name, f := range map[string]func(){
+		"start":                          func() { e.started(12345, in) },
+		"end":                            func() { e.ended(12345, in, exit{at: 1234567}) },
+		"end of a built-in":              func() { e.answered(in, 1234567) },
+		"a refusal that is only counted": func() { e.refused(in.unit, in.peer, refusedAccess) },
+	} {
+		if n := testing.AllocsPerRun(1000, f); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
 	}
 }

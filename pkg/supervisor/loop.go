@@ -1,20 +1,18 @@
 package supervisor
 
-// Loops and workers. A loop is an epoll set with what it has reported; a worker
-// is a goroutine with a spawner that serves a loop. They are two things because
-// a worker stands still from the clone of a child to its exec, and somebody may
-// hold that child there: then the watcher gives the loop to another worker.
+// Loops and their workers. A loop is an epoll set with what it has reported; its
+// worker is the goroutine that serves it, and never stands still: what may take
+// its time, a child on its way to its program or a line that is not complete, is
+// looked at again when something has happened.
 
 import (
 	"errors"
 	"runtime"
-	"sync/atomic"
-	"syscall"
 	"time"
 
-	"github.com/tcpmuxd/tcpmuxd/pkg/builtin"
 	"github.com/tcpmuxd/tcpmuxd/pkg/kernel"
 	"github.com/tcpmuxd/tcpmuxd/pkg/listener"
+	"github.com/tcpmuxd/tcpmuxd/pkg/proxy"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
@@ -23,6 +21,10 @@ import (
 // acceptBatch is how many connections of one listener a worker takes before it
 // looks at others.
 const acceptBatch = 16
+
+// metJustNow is how long after a connection another one of the same listener is
+// taken to come upon it: about as long as it takes to look at everything else.
+const metJustNow = 30 * time.Microsecond
 
 type loop struct {
 	poll   poller
@@ -52,33 +54,21 @@ func newLoop(wakeFd int) (*loop, error) {
 const (
 	tokenWake = 0
 	tokenPeer = 1 << 63
+	tokenPit  = 1 << 62 // a connection in the tarpit, without tokenPeer
 	// tokenPulse is above every listener.
 	tokenPulse = 1 << 32
-)
-
-// The states of a worker. Only the worker goes from serving to starting and
-// back; only the watcher goes from starting to retired, and then the loop is
-// no longer the worker's.
-const (
-	serving int32 = iota
-	starting
-	retired
 )
 
 type worker struct {
 	s       *Supervisor
 	loop    *loop
-	spawner *spawn.Spawner
+	starts  starts
 	scratch scratch
 
 	yielded time.Duration // when it last did
-
-	state atomic.Int32
-	since atomic.Int64 // when the start under way began, on the supervisor's clock; 0: none
-	unit  atomic.Pointer[unit]
-	begun atomic.Uint64 // of its instance
-	// killed says that the watcher has ended the child of the start under way.
-	killed atomic.Bool
+	// met is the listener that it has accepted from last, and when.
+	met   *socket
+	metAt time.Duration
 }
 
 // scratch is memory that a worker uses for one connection after the other.
@@ -87,34 +77,24 @@ type scratch struct {
 	name []byte
 	env  []byte
 
-	datagrams *builtin.Datagrams // nil until the first one
-	sessions  *kernel.Batch      // nil until the first one
+	header [proxy.MaxHeader]byte
+	proxy  proxy.Reader
+
+	answers  *answers      // nil until the first one
+	sessions *kernel.Batch // nil until the first one
 }
 
-func (s *Supervisor) newWorker(l *loop) (*worker, error) {
-	sp, err := spawn.NewSpawner()
-	if err != nil {
-		return nil, err
-	}
-	w := &worker{s: s, loop: l, spawner: sp}
+func (s *Supervisor) newWorker(l *loop) *worker {
+	w := &worker{s: s, loop: l}
+	w.starts.most = min(max(1, spawn.Slots()/len(s.loops)), startsMost)
 	w.scratch.name = make([]byte, 0, tcpmux.MaxLine)
 	w.scratch.env = make([]byte, 0, 512)
-	return w, nil
+	return w
 }
 
-// runLocked has a worker serve its loop. The caller holds watcher.mu, so that
-// none begins once halt has been there.
-func (s *Supervisor) runLocked(w *worker) {
-	s.watcher.workers = append(s.watcher.workers, w)
-	s.workers.Go(func() {
-		defer w.spawner.Close()
-		defer s.watcher.remove(w)
-		w.serve()
-	})
-}
-
-// serve handles events until the supervisor stops or the loop is taken away.
+// serve handles events until the supervisor stops and no start is under way.
 func (w *worker) serve() {
+	defer w.starts.close()
 	for {
 		for {
 			ev, ok := w.loop.events.pop()
@@ -124,22 +104,26 @@ func (w *worker) serve() {
 			switch {
 			case ev.token&tokenPeer != 0:
 				w.peerEvent(ev)
+			case ev.token&tokenPit != 0:
+				w.s.pitEvent(ev)
 			case ev.token == tokenPulse:
 				w.loop.pulse.pass()
 			case ev.token != tokenWake:
 				w.accept(w.s.tokens.get(uint32(ev.token)))
 			}
-			if w.state.Load() == retired {
-				// What it has left in the loop's set the loop's new worker
-				// may sleep over.
-				time.AfterFunc(lingerTime, func() { w.s.expirePending() })
-				return
-			}
+			w.land()
+			w.serveLines()
 		}
+		w.serveLines()
 		if w.s.stopped.Load() {
+			w.landAll()
 			return
 		}
-		wait := w.s.expirePending()
+		wait := sooner(w.s.expirePending(), w.landWait())
+		if w.s.lines.due.Load() && w.s.lines.due.Swap(false) {
+			w.s.lines.free.Store(true)
+			wait = 0
+		}
 		if err := w.loop.poll.wait(&w.loop.events, wait); err != nil {
 			w.s.log.problem("cannot wait for connections", err)
 			time.Sleep(backoffMax) // never spin on an error that should not be
@@ -147,8 +131,15 @@ func (w *worker) serve() {
 	}
 }
 
-// accept takes a batch of connections from a listener. The worker may have
-// lost its loop afterwards.
+// sooner is the shorter of two waits, of which a negative one is for ever.
+func sooner(a, b time.Duration) time.Duration {
+	if a < 0 || b >= 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// accept takes a batch of connections from a listener.
 func (w *worker) accept(l *socket) {
 	if l == nil {
 		return // closed since
@@ -165,24 +156,29 @@ func (w *worker) accept(l *socket) {
 		w.datagrams(l, r)
 		return
 	}
-	for range acceptBatch {
-		if w.s.stopping.Load() {
+	// To look whether there is another connection costs a file and a socket if
+	// there is none, so that is only done where they come one upon the other.
+	eager := l == w.met && w.s.now()-w.metAt < metJustNow
+	for n := range acceptBatch {
+		if w.s.stopping.Load() || n > 0 && !eager {
 			return
 		}
 		if until := w.s.sparing.Load(); until != 0 && int64(w.s.now()) < until {
 			w.s.pauseFor(u, pauseShortage, shortagePause)
 			return
 		}
-		queue := u.row.Load().queues()
-		if queue && !w.s.reservePlace(u) {
-			return
+		var place reservation
+		if w.s.queues(u.row.Load()) {
+			var ok bool
+			if place, ok = w.s.reservePlace(u); !ok {
+				return
+			}
 		}
 		fd, peer, err := l.Accept()
 		if err != nil {
-			if queue {
-				w.s.returnPlace(u)
-			}
+			w.s.returnPlace(u, place)
 			if again(err) || errors.Is(err, listener.ErrClosed) {
+				w.met = nil
 				return
 			}
 			if !w.acceptFailed(l, err) {
@@ -190,25 +186,28 @@ func (w *worker) accept(l *socket) {
 			}
 			continue
 		}
-		w.connection(l, fd, peer, queue)
-		if w.state.Load() == retired {
-			return
-		}
-		w.yield()
+		w.s.reserve.note(fd)
+		w.connection(l, fd, peer, place)
+		w.land()
+		now := w.yield()
+		w.met, w.metAt = l, now
+		w.s.reapPassing(now)
 	}
 }
 
 // yieldEvery is short of the ten milliseconds after which the Go runtime takes a
 // goroutine for one that does not let others run: it would signal its thread,
 // and look at all threads every twenty microseconds for a while.
-const yieldEvery = 5 * time.Millisecond
+const yieldEvery = 8 * time.Millisecond
 
-// yield has the scheduler see that the worker is no hog.
-func (w *worker) yield() {
-	if now := w.s.now(); now-w.yielded > yieldEvery {
+// yield has the scheduler see that the worker is no hog, and says what time it is.
+func (w *worker) yield() time.Duration {
+	now := w.s.now()
+	if now-w.yielded > yieldEvery {
 		w.yielded = now
 		runtime.Gosched()
 	}
+	return now
 }
 
 // acceptFailed says whether to go on accepting.
@@ -224,7 +223,7 @@ func (w *worker) acceptFailed(l *socket, err error) bool {
 		w.s.short.Store(int64(w.s.now()))
 		// A pending negotiation is worth less than a newcomer, if its
 		// descriptor is what he needs.
-		if ownShortage(err) && w.s.evictAny() {
+		if ownShortage(err) && (w.s.evictPit() || w.s.evictAny()) {
 			return true
 		}
 		w.s.pauseFor(u, pauseShortage, shortagePause)
@@ -238,23 +237,3 @@ func (w *worker) acceptFailed(l *socket, err error) bool {
 // shortagePause is how long a row does not accept after the process or the
 // system was out of descriptors: long enough not to spin, short enough not to be noticed.
 const shortagePause = 100 * time.Millisecond
-
-// start runs the spawner, and lets the watcher see for how long.
-func (w *worker) start(u *unit, r *row, fd int, env []byte) (int, error) {
-	if err := w.s.readyOutput(u, r); err != nil {
-		e := &spawn.Error{Step: "log", Errno: syscall.EIO}
-		errors.As(err, &e.Errno)
-		return 0, e
-	}
-	w.unit.Store(u)
-	w.killed.Store(false)
-	w.state.Store(starting)
-	w.since.Store(max(1, int64(w.s.now())))
-	w.s.watcher.attend()
-	pid, err := w.spawner.Start(r.program, fd, env)
-	w.since.Store(0)
-	// When the watcher was faster, the loop has another worker by now; this one
-	// finishes the connection in hand and ends.
-	w.state.CompareAndSwap(starting, serving)
-	return pid, err
-}

@@ -7,6 +7,7 @@ package supervisor
 import (
 	"log/slog"
 
+	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
 )
@@ -98,6 +99,10 @@ func (w *worker) conclude(c connection, v verdict, name []byte) {
 // ask looks the name up and goes on with the service. Only mux rows can be
 // found (CVE-2012-0862).
 func (w *worker) ask(c connection, name []byte) {
+	if until := w.s.bannedUntil(&c.peer); until != 0 { // since it has connected
+		w.holdOff(c, c.mux, until)
+		return
+	}
 	live := w.s.live.Load()
 	if tcpmux.IsHelp(name) {
 		w.help(c, live)
@@ -105,7 +110,7 @@ func (w *worker) ask(c connection, name []byte) {
 	}
 	u := live.mux[string(name)]
 	if u == nil {
-		w.unknown(c, name)
+		w.unknown(c, live, name)
 		return
 	}
 	w.enter(u, u.row.Load(), c)
@@ -115,7 +120,16 @@ func (w *worker) ask(c connection, name []byte) {
 func (w *worker) help(c connection, live *live) {
 	mode := c.mux.row.Load().Help
 	if mode == service.HelpOff {
-		w.unknown(c, w.scratch.name)
+		w.unknown(c, live, w.scratch.name)
+		return
+	}
+	if why := w.s.passHelp(&c.peer); why != limit.OK {
+		w.excess(c, c.mux, c.mux.row.Load(), refusal(why.String()), tcpmux.Busy)
+		return
+	}
+	until, tell := w.s.asked(c.mux, &c.peer, helpName)
+	if until != 0 {
+		w.holdOff(c, c.mux, until)
 		return
 	}
 	var names []string
@@ -125,12 +139,13 @@ func (w *worker) help(c connection, live *live) {
 			names = append(names, r.Name)
 		}
 	}
-	w.s.log.helped(c.mux, c.peer, len(names))
 	w.s.reply(w.loop, c, tcpmux.AppendHelp(nil, names))
+	tell()
+	w.s.log.helped(c.mux, c.peer, len(names))
 }
 
 func allowed(r *row, c connection) bool {
-	ok, _ := r.Check(c.peer)
+	ok, _ := r.may(c.peer, c.way())
 	return ok
 }
 
@@ -143,16 +158,16 @@ func (w *worker) refuse(c connection, u *unit, why refusal, line string, more ..
 
 // unknown refuses a name that no row has, in the same words as a row that is
 // denied or closed.
-func (w *worker) unknown(c connection, name []byte) {
-	w.s.log.unknown(c.mux, c.peer, name, c.local())
-	w.dismiss(c, tcpmux.NotAvailable)
+func (w *worker) unknown(c connection, live *live, name []byte) {
+	if live.decoy != nil {
+		allowed(live.decoy.row.Load(), c) // takes as long as to find that he is denied
+	}
+	w.hide(c, c.mux, refusedUnknown, name, slog.Any("name", nameText(name)))
 }
 
 // dismiss is the end of a refusal.
 func (w *worker) dismiss(c connection, line string) {
-	if c.reserved {
-		w.s.returnPlace(c.listener.unit)
-	}
+	w.s.returnPlace(c.listener.unit, c.reserved)
 	if c.mux == nil {
 		w.s.closeApart(c)
 		return

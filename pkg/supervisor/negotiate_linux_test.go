@@ -256,8 +256,8 @@ func TestTotalDeadline(t *testing.T) {
 	port := testkit.FreePort(t)
 	const timeout = 300 * time.Millisecond
 	s := serve(t, with(mux(port), func(sv *service.Service) { sv.Timeout = timeout }), plus("cat", cat()))
-	c, silent := dial(t, port), dial(t, port)
 	begin := time.Now()
+	c, silent := dial(t, port), dial(t, port)
 	drip := time.NewTicker(20 * time.Millisecond)
 	defer drip.Stop()
 	done := make(chan struct{})

@@ -73,8 +73,6 @@ func TestIdlePeersCostNothing(t *testing.T) {
 		t.Errorf("among them: %q", got)
 	}
 	s.instances(0)
-	// The watcher is awake for a second after the last start.
-	within(t, "the watcher sleeps", s.watcher.asleep.Load)
 	if share := idleCPU(t, 2*time.Second); share > 0.02 {
 		t.Errorf("%.1f %% of a processor, want less than 2", 100*share)
 	} else {

@@ -12,12 +12,13 @@ import (
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/limit"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
+	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
 )
 
 // An instance is one run of a service: all that a living child costs.
 type instance struct {
 	unit    *unit
-	lease   limit.Lease
+	lease   limit.Leases     // under the unit's mu once it runs
 	peer    service.Peer     // of a server of a wait row: nobody
 	local   service.Endpoint // that the peer has come to, or the socket that the server has
 	turn    *turn            // wait rows
@@ -25,6 +26,13 @@ type instance struct {
 	session *session         // datagram rows without wait
 	start   time.Duration
 	begun   uint64 // exits that had been seen when its start began
+	// spawner has its child until the start is over; nil: there is none, and is none
+	// being made.
+	spawner atomic.Pointer[spawn.Spawner]
+
+	// Under reaper.mu:
+	under bool  // its start is under way
+	gone  *exit // and its child has ended already
 }
 
 // earlyKept is how long the exit of an unknown child is remembered while a
@@ -33,21 +41,25 @@ type instance struct {
 const earlyKept = time.Minute
 
 const (
-	thick      = 4 * time.Millisecond
-	gatherEnds = 2 * time.Millisecond
+	thick      = 20 * time.Millisecond
+	gatherEnds = 10 * time.Millisecond
+	// passingEvery is how often the workers reap while they accept.
+	passingEvery = 2 * time.Millisecond
 )
 
 type reaper struct {
 	mu       sync.Mutex
-	running  map[int]*instance
-	starting int           // starts under way
-	none     chan struct{} // made by last: no start begins; closed when none is under way
-	early    map[int]exit  // exits that came before their record
-	exits    uint64        // how many have come into early, ever
-	swept    time.Duration // when early was last gone through
-	idle     chan struct{} // closed when the last instance ends; made by empty
+	running  map[int]*instance      // also those that are under way
+	failed   map[int]bool           // children that never were instances, and are not reaped yet
+	starting map[*instance]struct{} // whose starts are under way
+	none     chan struct{}          // made by last: no start begins; closed when none is under way
+	early    map[int]exit           // exits that came before their child was known
+	exits    uint64                 // how many have come into early, ever
+	swept    time.Duration          // when early was last gone through
+	idle     chan struct{}          // closed when the last instance ends; made by empty
 
-	asleep atomic.Bool // for want of children, until bell rings
+	passed atomic.Int64 // when a worker has reaped last
+	asleep atomic.Bool  // for want of children, until bell rings
 	bell   chan struct{}
 }
 
@@ -60,7 +72,8 @@ type exit struct {
 
 func (r *reaper) init() {
 	r.bell = make(chan struct{}, 1)
-	r.running, r.early = map[int]*instance{}, map[int]exit{}
+	r.running, r.failed, r.early = map[int]*instance{}, map[int]bool{}, map[int]exit{}
+	r.starting = map[*instance]struct{}{}
 }
 
 // begin says that a child is about to be made for in: from here on an unknown
@@ -71,7 +84,7 @@ func (r *reaper) begin(in *instance) bool {
 	if r.none != nil {
 		return false
 	}
-	r.starting++
+	r.starting[in] = struct{}{}
 	in.begun = r.exits
 	return true
 }
@@ -82,7 +95,7 @@ func (r *reaper) last() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.none = make(chan struct{})
-	if r.starting == 0 {
+	if len(r.starting) == 0 {
 		close(r.none)
 	}
 	return r.none
@@ -90,14 +103,20 @@ func (r *reaper) last() <-chan struct{} {
 
 // abort ends a begin that made no instance. The child, if there was one, has
 // failed before its program; its exit concerns nobody.
-func (r *reaper) abort() {
+func (r *reaper) abort(pid int, in *instance) {
 	r.mu.Lock()
-	r.startedLocked()
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	if in.under && in.gone == nil {
+		delete(r.running, pid)
+		r.failed[pid] = true
+		r.checkIdleLocked()
+	}
+	r.startedLocked(in)
 }
 
-func (r *reaper) startedLocked() {
-	if r.starting--; r.starting > 0 {
+func (r *reaper) startedLocked(in *instance) {
+	in.spawner.Store(nil)
+	if delete(r.starting, in); len(r.starting) > 0 {
 		return
 	}
 	clear(r.early)
@@ -106,23 +125,31 @@ func (r *reaper) startedLocked() {
 	}
 }
 
-// store ends a begin with an instance. If its child was reaped already, the
-// exit is returned.
-func (r *reaper) store(pid int, in *instance) (exit, bool) {
+// made says that in has a child, which is on its way to its program.
+func (r *reaper) made(pid int, in *instance) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e, gone := r.earlyLocked(pid, in.begun)
-	if gone {
+	in.under = true
+	if e, gone := r.earlyLocked(pid, in.begun); gone {
 		delete(r.early, pid)
-	} else {
-		r.running[pid] = in
-		if in.start < time.Duration(in.unit.ended.Load()) {
-			// A reload has ended the row's instances while this one started.
-			syscall.Kill(-pid, syscall.SIGTERM)
-		}
+		in.gone = &e
+		return
 	}
-	r.startedLocked()
-	return e, gone
+	r.running[pid] = in
+}
+
+// store ends a begin with an instance. If its child was reaped already, the
+// exit is returned.
+func (r *reaper) store(pid int, in *instance) (e *exit) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, in.under, in.gone = in.gone, false, nil
+	if e == nil && in.start < time.Duration(in.unit.ended.Load()) {
+		// A reload has ended the row's instances while this one started.
+		syscall.Kill(-pid, syscall.SIGTERM)
+	}
+	r.startedLocked(in)
+	return e
 }
 
 // earlyLocked finds the exit of a child whose start began when so many exits had
@@ -132,18 +159,13 @@ func (r *reaper) earlyLocked(pid int, begun uint64) (exit, bool) {
 	return e, ok && e.number > begun
 }
 
-// killStarting ends the child of a start that has lasted since the given
-// moment. A start whose record is not stored yet has a child that is either
-// not reaped or in early: under the lock its pid cannot become another's.
-func (r *reaper) killStarting(w *worker, since int64) {
+// killStarting ends a child that has not reached its program, if it is not
+// reaped: under the lock its pid cannot become another's. f comes first.
+func (r *reaper) killStarting(pid int, in *instance, f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pid := w.spawner.PID()
-	if pid == 0 || w.since.Load() != since {
-		return
-	}
-	if _, gone := r.earlyLocked(pid, w.begun.Load()); !gone {
-		w.killed.Store(true)
+	if _, gone := r.earlyLocked(pid, in.begun); !gone && in.gone == nil {
+		f()
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
@@ -153,7 +175,21 @@ func (r *reaper) each(f func(pid int, in *instance)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for pid, in := range r.running {
-		f(pid, in)
+		if !in.under {
+			f(pid, in)
+		}
+	}
+}
+
+// all calls f for every running instance, and for those whose start is under way.
+func (r *reaper) all(f func(in *instance)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, in := range r.running {
+		f(in)
+	}
+	for in := range r.starting {
+		f(in)
 	}
 }
 
@@ -162,7 +198,7 @@ func (r *reaper) each(f func(pid int, in *instance)) {
 func (r *reaper) knows(pid int) (known, starting bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.running[pid] != nil, r.starting > 0
+	return r.running[pid] != nil, len(r.starting) > 0
 }
 
 func (r *reaper) count() int {
@@ -193,8 +229,9 @@ func (r *reaper) checkIdleLocked() {
 }
 
 // wait reaps one child that has ended, if there is one. It returns its
-// instance, or nil for a child that has none, and pid 0 if there was no child.
-func (r *reaper) wait(now time.Duration) (pid int, in *instance, e exit) {
+// instance, or nil for a child that has none, and pid 0 if there was no child. The
+// end of an instance that is under is for who has begun it to tell.
+func (r *reaper) wait(now time.Duration) (pid int, in *instance, under bool, e exit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for {
@@ -204,17 +241,36 @@ func (r *reaper) wait(now time.Duration) (pid int, in *instance, e exit) {
 			continue
 		}
 		if err != nil || pid <= 0 {
-			return 0, nil, e
+			return 0, nil, false, e
 		}
 		in := r.running[pid]
 		if in != nil {
 			delete(r.running, pid)
+			if in.under {
+				in.gone = &exit{status: e.status, usage: e.usage, at: e.at}
+				return pid, in, true, e
+			}
 			r.checkIdleLocked()
-		} else if r.starting > 0 {
+		} else if r.failed[pid] {
+			delete(r.failed, pid)
+		} else if len(r.starting) > 0 {
 			r.keepLocked(pid, e, now)
 		}
-		return pid, in, e
+		return pid, in, false, e
 	}
+}
+
+// lost are the instances whose child has failed before its program, and whose
+// worker has not come back to that yet.
+func (r *reaper) lost() (list []*instance) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for in := range r.starting {
+		if sp := in.spawner.Load(); sp != nil && sp.Failed() {
+			list = append(list, in)
+		}
+	}
+	return list
 }
 
 // keepLocked remembers an exit. Those that nobody has asked for go from time to
@@ -247,12 +303,13 @@ func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
 		if s.ended.Load() {
 			return
 		}
-		// Where ends come thick and fast, several are better met with one
-		// wake-up of this thread. Whoever needs a place looks for himself, see
-		// reap, unless he waits in a listener's queue.
+		// Where ends come thick and fast, the workers meet them when they pass by,
+		// and this thread is not woken for each. Whoever needs a place looks for
+		// himself, see reap, unless he waits in a listener's queue.
 		now := s.now()
-		if now-last < thick && s.queued.Load() == 0 {
+		if now-max(last, time.Duration(s.reaper.passed.Load())) < thick && s.queued.Load() == 0 {
 			time.Sleep(gatherEnds)
+			s.reap()
 		}
 		last = now
 		if awaitChild() {
@@ -274,15 +331,28 @@ func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
 	}
 }
 
-// reap ends the instances of all children that have ended, and reports whether
-// there were any.
-func (s *Supervisor) reap() bool {
-	for found := false; ; found = true {
-		pid, in, e := s.reaper.wait(s.now())
-		if pid == 0 {
-			return found
-		}
-		if in != nil {
+// reapPassing is what a worker does from time to time while it accepts.
+func (s *Supervisor) reapPassing(now time.Duration) {
+	if passed := s.reaper.passed.Load(); now-time.Duration(passed) >= passingEvery && s.reaper.passed.CompareAndSwap(passed, int64(now)) {
+		s.reap()
+	}
+}
+
+// reap ends the instances of all children that have ended. A child that fails
+// before its program tells its peer so before it ends; its place is free from then
+// on.
+func (s *Supervisor) reap() {
+	for _, in := range s.reaper.lost() {
+		s.giveBack(in.unit, &in.lease)
+	}
+	for {
+		pid, in, under, e := s.reaper.wait(s.now())
+		switch {
+		case pid == 0:
+			return
+		case under:
+			s.giveBack(in.unit, &in.lease)
+		case in != nil:
 			s.end(pid, in, e)
 		}
 	}

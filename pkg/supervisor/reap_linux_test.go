@@ -33,46 +33,45 @@ func child(t *testing.T) int {
 func reapOne(t *testing.T, r *reaper) (pid int, in *instance, e exit) {
 	t.Helper()
 	within(t, "a child is reaped", func() bool {
-		pid, in, e = r.wait(time.Second)
+		pid, in, _, e = r.wait(time.Second)
 		return pid != 0
 	})
 	return pid, in, e
 }
 
-func TestExitBeforeItsRecord(t *testing.T) {
+// A child may be reaped before it is known whose it is, before its worker has come
+// back to it, or after. Its end is told once in every case.
+func TestExitAndItsRecord(t *testing.T) {
 	testkit.Check(t)
-	var r reaper
-	r.init()
-	in := &instance{unit: new(unit)}
-	r.begin(in)
-	pid := child(t)
-	if got, known, _ := reapOne(t, &r); got != pid || known != nil {
-		t.Fatalf("reaped %d with record %v, want %d without", got, known, pid)
-	}
-	e, gone := r.store(pid, in)
-	if !gone || !e.status.Exited() {
-		t.Errorf("the exit of %d is lost", pid)
-	}
-	if len(r.running) != 0 || len(r.early) != 0 || r.starting != 0 {
-		t.Errorf("%d running, %d early, %d starting are left", len(r.running), len(r.early), r.starting)
-	}
-}
-
-func TestRecordBeforeItsExit(t *testing.T) {
-	testkit.Check(t)
-	var r reaper
-	r.init()
-	in := &instance{unit: new(unit)}
-	r.begin(in)
-	pid := child(t)
-	if _, gone := r.store(pid, in); gone {
-		t.Fatal("a child that was not reaped is gone")
-	}
-	if got, known, _ := reapOne(t, &r); got != pid || known != in {
-		t.Errorf("reaped %d with record %v", got, known)
-	}
-	if len(r.running) != 0 || len(r.early) != 0 {
-		t.Errorf("%d running, %d early are left", len(r.running), len(r.early))
+	for when, name := range []string{"before it is known", "before its program is known to run", "after"} {
+		var r reaper
+		r.init()
+		in := &instance{unit: new(unit)}
+		r.begin(in)
+		pid := child(t)
+		var known [3]*instance
+		look := func(now int) {
+			if now == when {
+				got, whose, _ := reapOne(t, &r)
+				if known[when] = whose; got != pid {
+					t.Fatalf("%s: reaped %d, want %d", name, got, pid)
+				}
+			}
+		}
+		look(0)
+		r.made(pid, in)
+		look(1)
+		e := r.store(pid, in)
+		look(2)
+		if (e != nil) != (when < 2) || e != nil && !e.status.Exited() {
+			t.Errorf("%s: store says %v", name, e)
+		}
+		if want := [3]*instance{nil, in, in}; known[when] != want[when] {
+			t.Errorf("%s: reaped with record %v", name, known[when])
+		}
+		if len(r.running) != 0 || len(r.early) != 0 || len(r.starting) != 0 {
+			t.Errorf("%s: %d running, %d early, %d starting are left", name, len(r.running), len(r.early), len(r.starting))
+		}
 	}
 }
 
@@ -87,15 +86,45 @@ func TestExitOfAnotherChildWithTheSameNumber(t *testing.T) {
 	stranger := child(t)
 	reapOne(t, &r)
 	r.begin(in)
-	if _, gone := r.store(stranger, in); gone {
+	r.made(stranger, in)
+	if e := r.store(stranger, in); e != nil {
 		t.Error("a new child is taken for a dead one with its number")
 	}
 	if r.running[stranger] != in {
 		t.Error("the new child has no record")
 	}
-	r.abort()
+	r.abort(0, other)
 	if len(r.early) != 0 {
 		t.Errorf("%d exits are kept without a start", len(r.early))
+	}
+}
+
+// A child that fails before its program leaves nothing, whether it is reaped
+// before that is known or after, and however long other starts last.
+func TestExitOfAFailedStart(t *testing.T) {
+	testkit.Check(t)
+	var r reaper
+	r.init()
+	r.begin(&instance{unit: new(unit)}) // a start that lasts
+	for when, name := range []string{"before it is known", "before it is known to have failed", "after"} {
+		in := &instance{unit: new(unit)}
+		r.begin(in)
+		pid := child(t)
+		look := func(now int) {
+			if now == when {
+				if got, known, _ := reapOne(t, &r); got != pid || known != nil && when != 1 {
+					t.Errorf("%s: reaped %d with record %v", name, got, known)
+				}
+			}
+		}
+		look(0)
+		r.made(pid, in)
+		look(1)
+		r.abort(pid, in)
+		look(2)
+		if len(r.early) != 0 || len(r.failed) != 0 || len(r.running) != 0 {
+			t.Errorf("%s: %d early, %d failed, %d running are left", name, len(r.early), len(r.failed), len(r.running))
+		}
 	}
 }
 
@@ -170,8 +199,8 @@ func TestThousandsThatExitAtOnce(t *testing.T) {
 	}
 	s.reaper.mu.Lock()
 	defer s.reaper.mu.Unlock()
-	if len(s.reaper.running) != 0 || len(s.reaper.early) != 0 || s.reaper.starting != 0 {
-		t.Errorf("%d running, %d early, %d starting are left", len(s.reaper.running), len(s.reaper.early), s.reaper.starting)
+	if len(s.reaper.running) != 0 || len(s.reaper.early) != 0 || len(s.reaper.starting) != 0 {
+		t.Errorf("%d running, %d early, %d starting are left", len(s.reaper.running), len(s.reaper.early), len(s.reaper.starting))
 	}
 }
 
@@ -280,7 +309,8 @@ func TestReloadEndsAnInstanceThatStarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.reload() // its record is not there yet
+	s.reaper.made(pid, in)
+	s.reload() // it is not known yet to run its program
 	s.reaper.store(pid, in)
 	s.reaper.ring()
 	s.logs.wait(t, "end", "service=cat", "signal=SIGTERM", fmt.Sprintf("pid=%d", pid))

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/builtin"
+	"github.com/tcpmuxd/tcpmuxd/pkg/ident"
 	"github.com/tcpmuxd/tcpmuxd/pkg/relay"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
@@ -46,6 +47,8 @@ func planOf(sv *service.Service) *relay.Plan {
 		p.Flow = relay.Discard
 	case sv.Builtin == service.BuiltinChargen:
 		p.Flow, p.Pattern = relay.Chargen, builtin.Pattern()
+	case sv.Builtin == service.BuiltinAuth:
+		p.Flow, p.MaxLine, p.Lifetime, p.Refusal = relay.Ask, ident.MaxLine, sv.Ident.Timeout, ident.TimedOut
 	default:
 		return nil
 	}
@@ -71,7 +74,11 @@ func (w *worker) inside(u *unit, r *row, c connection, in *instance) {
 		}
 		plan = answered
 	}
-	if err := w.s.startRelay(in, relay.Conn{FD: c.fd, Plan: plan, Peer: c.peer}); err != nil {
+	conn := relay.Conn{FD: c.fd, Plan: plan, Peer: c.peer}
+	if plan.Flow == relay.Ask {
+		conn.Ask = func(line []byte, reply func(string)) { w.s.asks(r, in, line, reply) }
+	}
+	if err := w.s.startRelay(in, conn); err != nil {
 		if err != relay.ErrClosed { // the daemon does not stop
 			w.s.log.problem("cannot serve a connection", err)
 		}
@@ -262,17 +269,22 @@ func (r *relays) close() {
 }
 
 // begun: an instance without a child has begun.
-func (e *events) begun(in *instance) { e.info("start", in.attrs()...) }
+func (e *events) begun(in *instance) {
+	var room [attrsMost]slog.Attr
+	e.info("start", in.attrs(room[:0])...)
+}
 
 // answered: a short answer was given, which is an instance's beginning and end.
 func (e *events) answered(in *instance, now time.Duration) {
-	e.info("end", append(in.attrs(), slog.String("reason", string(relay.Closed)),
+	var room [attrsMost]slog.Attr
+	e.info("end", append(in.attrs(room[:0]), slog.String("reason", string(relay.Closed)),
 		slog.Duration("duration", (now-in.start).Round(time.Microsecond)))...)
 }
 
 // relayed: an instance without a child has ended.
 func (e *events) relayed(in *instance, x *relay.End, now time.Duration) {
-	attrs := append(in.attrs(), slog.String("reason", string(x.Reason)),
+	var room [attrsMost]slog.Attr
+	attrs := append(in.attrs(room[:0]), slog.String("reason", string(x.Reason)),
 		slog.Duration("duration", (now-in.start).Round(time.Microsecond)),
 		slog.Uint64("in", x.In), slog.Uint64("out", x.Out))
 	if x.Target != "" {

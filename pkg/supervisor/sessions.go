@@ -51,8 +51,8 @@ type session struct {
 	idled atomic.Bool // it was ended for its idleness
 
 	// Under hub.mu:
-	socket  *listener.Session   // nil while it is being opened
-	waiting []listener.Datagram // what has come meanwhile
+	socket  *listener.Session   // nil until it has its server
+	waiting []listener.Datagram // what has come before it has its server, in order
 	in      *instance           // with socket
 	read    int64               // the socket's Read when last looked at
 	active  time.Duration       // when that was another
@@ -122,8 +122,7 @@ func (l *socket) each(f func(fd int)) {
 	f(l.Fd())
 }
 
-// datagrams takes a batch of datagrams of peers without a session. The worker may
-// have lost its loop afterwards.
+// datagrams takes a batch of datagrams of peers without a session.
 func (w *worker) datagrams(l *socket, r *row) {
 	h, err := w.s.hub(l)
 	if shortage(err) {
@@ -157,15 +156,9 @@ func (w *worker) datagrams(l *socket, r *row) {
 			return // none, or none any more
 		}
 		for i := range n {
-			if g := h.d.DatagramOf(b, i); w.state.Load() != retired {
-				w.datagram(h, l, r, g)
-			} else if g.Local.IsValid() {
-				h.putBack(g) // for the loop's new worker
-			}
+			w.datagram(h, l, r, h.d.DatagramOf(b, i))
 		}
-		if w.state.Load() == retired {
-			return
-		}
+		w.land()
 		w.yield()
 	}
 }
@@ -179,7 +172,7 @@ func (w *worker) datagram(h *hub, l *socket, r *row, g listener.Datagram) {
 	h.mu.Lock()
 	x := h.peers[key]
 	if x != nil && x.socket == nil {
-		// Another worker is at it.
+		// Its server is being started.
 		if len(x.waiting) < waitingMost {
 			g.Data = slices.Clone(g.Data)
 			x.waiting = append(x.waiting, g)
@@ -198,19 +191,24 @@ func (w *worker) datagram(h *hub, l *socket, r *row, g listener.Datagram) {
 		w.s.log.refused(l.unit, x.in.peer, refusedStray, slog.String("local", x.in.local.String()))
 		return
 	}
-	x = &session{hub: h, key: key}
+	g.Data = slices.Clone(g.Data)
+	x = &session{hub: h, key: key, waiting: []listener.Datagram{g}}
 	h.peers[key] = x
 	h.mu.Unlock()
-	again := w.openSession(l, r, x, g)
+	w.openSession(l, r, x, g)
+}
+
+// drop ends a session that has come to nothing. Again says that its datagrams are
+// to be received once more: something is missing that may be there soon.
+func (x *session) drop(again bool) {
+	h := x.hub
 	h.mu.Lock()
-	if x.in == nil {
-		delete(h.peers, key)
-	}
+	delete(h.peers, x.key)
 	waiting := x.waiting
 	x.waiting = nil
 	h.mu.Unlock()
 	if again {
-		for _, g := range append([]listener.Datagram{g}, waiting...) {
+		for _, g := range waiting {
 			h.putBack(g)
 		}
 	}
@@ -224,34 +222,36 @@ func (h *hub) putBack(g listener.Datagram) {
 	}
 }
 
-// openSession admits a peer and starts its server, as enter does it for a
-// connection. It says whether the datagrams of the peer are to be received
-// again: when something is missing that may be there soon.
-func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram) (again bool) {
+// openSession admits a peer, whose first datagram is g, and starts its server, as
+// enter does it for a connection. The session is dropped if that fails.
+func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram) {
 	u, h, now := l.unit, x.hub, w.s.now()
 	peer := service.Peer{Network: l.Endpoint.Network, Addr: g.Peer}
 	local := l.Endpoint
 	local.Addr = g.Local
 	at := slog.String("local", local.String())
-	switch ok, rule := r.Check(peer); {
-	case r.Refuse != "":
-		w.s.log.refused(u, peer, refusedRow, at)
-		return false
-	case !ok:
-		w.s.log.refused(u, peer, refusedAccess, at, slog.String("rule", rule))
-		return false
-	case u.held.Load() >= heldPerRow || u.stuck.active(now) || w.s.forking.active(now):
-		w.s.log.refused(u, peer, refusedBackoff, at)
-		return false
+	refuse := func(why refusal, more ...slog.Attr) {
+		w.s.log.refused(u, peer, why, append(more, at)...)
+		x.drop(false)
+	}
+	if w.s.bannedUntil(&peer) != 0 {
+		refuse(refusedBanned)
+		return
+	}
+	if why, more := w.s.mayEnter(u, r, peer, way{listener: l, fd: -1, local: g.Local.Addr(), by: g.Interface}); why != "" {
+		refuse(why, more...)
+		return
 	}
 	c := connection{fd: -1, peer: peer, listener: l}
-	lease, why := u.admit(w, r, c)
-	if (why == limit.OverInstances || why == limit.OverInstancesPerSource) && w.s.reap() {
-		lease, why = u.admit(w, r, c)
+	lease, why := w.s.admit(u, r, &c)
+	if why.Passes() {
+		w.s.reap()
+		lease, why = w.s.admit(u, r, &c)
 	}
 	if why != limit.OK {
-		w.s.log.refused(u, peer, refusal(why.String()), at)
-		return false
+		w.s.exceeded(u, why)
+		refuse(refusal(why.String()))
+		return
 	}
 	spare := spareBatches.Get().(*kernel.Batch)
 	defer spareBatches.Put(spare)
@@ -262,34 +262,31 @@ func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram)
 			w.s.log.shortage(u, err)
 			w.s.short.Store(int64(w.s.now()))
 			w.s.pauseFor(u, pauseShortage, shortagePause)
-			return true
+			x.drop(true)
+			return
 		}
 		w.s.log.startFailed(u, &peer, err, at)
-		return false
+		x.drop(false)
+		return
 	}
+	w.s.reserve.note(socket.Fd())
 	in := &instance{unit: u, lease: lease, peer: peer, local: local, session: x, start: now}
 	if !w.s.reaper.begin(in) { // the daemon stops
 		w.s.giveBack(u, &lease)
 		h.end(socket, true, spare)
-		return false
+		x.drop(false)
+		return
 	}
-	w.begun.Store(in.begun)
-	pid, err := w.start(u, r, socket.Fd(), w.environ(r, in, c))
-	if err != nil {
-		w.s.reaper.abort()
-		w.s.reaper.ring()
-		w.s.giveBack(u, &lease)
-		w.s.log.startFailed(u, &peer, err, at, slog.String("program", r.Exec.Path))
-		d := w.cannotFork(err)
-		if d > 0 {
-			w.s.pauseFor(u, pauseBackoff, d)
-		}
-		h.end(socket, d > 0, spare)
-		return d > 0
-	}
-	// What has come before it was opened comes first.
-	h.putBack(g)
+	w.start(start{in: in, row: r, conn: c, fd: socket.Fd(), socket: socket}, w.environ(r, in, c))
+}
+
+// sessionStarted: the server of a session has its program. What has come before
+// its socket was opened goes there now.
+func (w *worker) sessionStarted(st *start) {
+	x := st.in.session
+	h := x.hub
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	for len(x.waiting) > 0 {
 		list := x.waiting
 		x.waiting = nil
@@ -299,11 +296,22 @@ func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram)
 		}
 		h.mu.Lock()
 	}
-	x.socket, x.in, x.active = socket, in, now
+	x.socket, x.in, x.active = st.socket, st.in, w.s.now()
 	h.watchLocked()
-	h.mu.Unlock()
-	w.started(u, pid, in)
-	return false
+}
+
+// sessionFailed: it has not come to it.
+func (w *worker) sessionFailed(st *start, err error) {
+	in, x := st.in, st.in.session
+	w.s.log.startFailed(in.unit, &in.peer, err, slog.String("local", in.local.String()), slog.String("program", st.row.Exec.Path))
+	d := w.cannotFork(err)
+	if d > 0 {
+		w.s.pauseFor(in.unit, pauseBackoff, d)
+	}
+	spare := spareBatches.Get().(*kernel.Batch)
+	defer spareBatches.Put(spare)
+	x.hub.end(st.socket, d > 0, spare)
+	x.drop(d > 0)
 }
 
 // end gives up a session's socket, and says how many datagrams were lost by it.

@@ -170,7 +170,27 @@ func TestReloadWithoutDescriptors(t *testing.T) {
 	testkit.Check(t)
 	port, second := testkit.FreePort(t), testkit.FreePort(t)
 	s := serve(t, direct("cat", port, cat()))
-	peers := sockets(t, 2)
+	peers := sockets(t, 3)
+	if n := len(s.reserve.files); n != 0 {
+		t.Errorf("%d descriptors are kept back while few are open", n)
+	}
+	// Where many are open the next connection has some kept back.
+	for {
+		fd, err := unix.FcntlInt(1, unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		if fd >= manyOpen {
+			break
+		}
+	}
+	connectTo(t, peers[2], port, "x")
+	within(t, "some are kept back", func() bool {
+		s.reserve.mu.Lock()
+		defer s.reserve.mu.Unlock()
+		return len(s.reserve.files) == reserved
+	})
 	release := exhaust(t, 0)
 	connectTo(t, peers[0], port, "x")
 	s.logs.wait(t, "out of descriptors", "service=cat")

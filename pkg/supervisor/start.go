@@ -19,30 +19,70 @@ import (
 // connection in every case. u is the row that was asked for, on a direct port
 // the listener's own.
 func (w *worker) enter(u *unit, r *row, c connection) {
-	now := w.s.now()
-	switch ok, rule := r.Check(c.peer); {
-	case r.Refuse != "":
-		w.refuse(c, u, refusedRow, tcpmux.NotAvailable)
-		return
-	case !ok:
-		// A denied peer uses up nobody's rate.
-		w.refuse(c, u, refusedAccess, tcpmux.NotAvailable, slog.String("rule", rule))
-		return
-	case r.Exec != nil && (u.held.Load() >= heldPerRow || u.stuck.active(now) || w.s.forking.active(now)):
-		w.refuse(c, u, refusedBackoff, tcpmux.NotAvailable)
+	if why, more := w.s.mayEnter(u, r, c.peer, c.way()); why != "" {
+		w.notAdmitted(c, u, r, why, more)
 		return
 	}
-	lease, why := u.admit(w, r, c)
-	if (why == limit.OverInstances || why == limit.OverInstancesPerSource) && w.s.reap() {
+	if r.Builtin == service.BuiltinSensor {
+		w.sensed(c, u)
+		return
+	}
+	if u.line.length.Load() > 0 && r.OverflowWait > 0 {
+		w.wait(u, c) // others were there before
+		return
+	}
+	lease, why := w.s.admit(u, r, &c)
+	if why.Passes() {
 		// A client that has seen the end of one instance may ask for the next
-		// before that end was met here.
-		lease, why = u.admit(w, r, c)
+		// before that end was met here, or just when it is.
+		w.s.reap()
+		lease, why = w.s.admit(u, r, &c)
 	}
-	if why != limit.OK {
-		w.refuse(c, u, refusal(why.String()), tcpmux.Busy)
-		return
+	switch {
+	case why == limit.OK:
+		w.begin(u, r, c, lease)
+	case why.Passes() && r.OverflowWait > 0:
+		w.wait(u, c)
+	default:
+		w.s.exceeded(u, why)
+		w.excess(c, u, r, refusal(why.String()), tcpmux.Busy)
 	}
-	c.reserved = false // the place is the lease's now
+}
+
+// mayEnter is what is asked of a peer before the books are. A denied peer uses up
+// nobody's rate.
+func (s *Supervisor) mayEnter(u *unit, r *row, peer service.Peer, how way) (refusal, []slog.Attr) {
+	switch ok, rule := r.may(peer, how); {
+	case r.Refuse != "":
+		return refusedRow, nil
+	case !ok:
+		return refusedAccess, []slog.Attr{slog.String("rule", rule)}
+	case r.Exec != nil && s.backsOff(u, s.now()):
+		return refusedBackoff, nil
+	case s.suspendedFor(u) > 0:
+		return refusedSuspended, nil
+	case u.sheds.Load():
+		return refusedShed, nil
+	}
+	return "", nil
+}
+
+// notAdmitted refuses a peer for what mayEnter has said. A name that he may not
+// have is refused as one that there is not.
+func (w *worker) notAdmitted(c connection, u *unit, r *row, why refusal, more []slog.Attr) {
+	switch {
+	case why == refusedShed || why == refusedSuspended:
+		w.excess(c, u, r, why, tcpmux.Busy)
+	case c.mux != nil && (why == refusedRow || why == refusedAccess):
+		w.hide(c, u, why, []byte(r.Name), more...)
+	default:
+		w.refuse(c, u, why, tcpmux.NotAvailable, more...)
+	}
+}
+
+// begin starts a service for a peer that is admitted.
+func (w *worker) begin(u *unit, r *row, c connection, lease limit.Leases) {
+	now := w.s.now()
 	in := &instance{unit: u, lease: lease, peer: c.peer, local: c.listener.Local(c.fd), start: now}
 	if r.Exec == nil {
 		w.inside(u, r, c, in)
@@ -53,47 +93,12 @@ func (w *worker) enter(u *unit, r *row, c connection) {
 		w.dismiss(c, tcpmux.NotAvailable)
 		return
 	}
-	w.begun.Store(in.begun)
-	pid, err := w.start(u, r, c.fd, w.environ(r, in, c))
-	if err != nil {
-		w.s.reaper.abort()
-		w.s.reaper.ring()
-		w.s.giveBack(u, &lease)
-		w.startFailed(u, r, c, err)
-		return
-	}
-	closeFd(c.fd)
-	w.started(u, pid, in)
-}
-
-// admit is the one transaction on the row's books.
-func (u *unit) admit(w *worker, r *row, c connection) (limit.Lease, limit.Reason) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.dead {
-		return limit.Lease{}, limit.OverInstances
-	}
-	source := service.SourceOf(&r.Limits, c.peer)
-	if c.reserved {
-		return u.book.AdmitReserved(w.s.now(), source)
-	}
-	return u.book.Admit(w.s.now(), source)
-}
-
-// started records an instance; its child may have ended already.
-func (w *worker) started(u *unit, pid int, in *instance) {
-	u.stuck.worked()
-	w.s.forking.worked()
-	// Logged before the record stands, so that no end comes before its start.
-	w.s.log.started(pid, in)
-	if e, gone := w.s.reaper.store(pid, in); gone {
-		w.s.end(pid, in, e)
-	}
-	w.s.reaper.ring()
+	w.start(start{in: in, row: r, conn: c, fd: c.fd}, w.environ(r, in, c))
 }
 
 // startFailed ends a connection whose child did not come to its program.
-func (w *worker) startFailed(u *unit, r *row, c connection, err error) {
+func (w *worker) startFailed(st *start, err error) {
+	u, c := st.in.unit, st.conn
 	var e *spawn.Error
 	if !errors.As(err, &e) {
 		e = &spawn.Error{Step: "start"}
@@ -102,19 +107,24 @@ func (w *worker) startFailed(u *unit, r *row, c connection, err error) {
 	if d := w.cannotFork(err); d > 0 && c.mux == nil {
 		w.s.pauseFor(u, pauseBackoff, d)
 	}
+	local := slog.String("local", st.in.local.String())
 	if e.Step == "reply" && e.Errno != 0 {
-		w.s.log.refused(u, c.peer, refusedGone, c.local())
-		closeFd(c.fd)
+		w.s.log.refused(u, c.peer, refusedGone, local)
+		st.closeConn()
 		return
 	}
-	w.s.log.startFailed(u, &c.peer, err, c.local(), slog.String("program", r.Exec.Path))
-	if e.Replied {
+	w.s.log.startFailed(u, &c.peer, err, local, slog.String("program", st.row.Exec.Path))
+	switch {
+	case c.fd < 0 || st.pid != 0 && e.Errno != 0:
+		// A child that has failed has told the peer itself.
+		st.closeConn()
+	case e.Replied:
 		// The peer has read "+Go", or may have: only a reset tells it that
 		// this was not the service.
 		abortFd(c.fd)
-		return
+	default:
+		w.dismiss(c, tcpmux.NotAvailable)
 	}
-	w.dismiss(c, tcpmux.NotAvailable)
 }
 
 // environ is what a child is told of its connection: the names of UCSPI, of
@@ -130,14 +140,22 @@ func (w *worker) environ(r *row, in *instance, c connection) []byte {
 			names = &udpNames
 		}
 		b = append(b, names.proto...)
-		b = appendAddr(b, names.localIP, in.local.Addr.Addr())
-		b = appendPort(b, names.localPort, in.local.Addr.Port())
+		local := in.local.Addr
+		if p.Proxy != nil {
+			local = p.Proxy.Local
+		}
+		b = appendAddr(b, names.localIP, local.Addr())
+		b = appendPort(b, names.localPort, local.Port())
 		if in.turn == nil {
 			b = appendAddr(b, names.remoteIP, p.Addr.Addr())
 			b = appendPort(b, names.remotePort, p.Addr.Port())
 			b = appendAddr(b, "REMOTE_ADDR=", p.Addr.Addr())
 			b = appendPort(b, "REMOTE_PORT=", p.Addr.Port())
 			b = appendAddr(b, "REMOTE_HOST=", p.Addr.Addr())
+		}
+		if p.Proxy != nil {
+			b = appendAddr(b, "PROXY_ADDR=", p.Proxy.Addr.Addr())
+			b = appendPort(b, "PROXY_PORT=", p.Proxy.Addr.Port())
 		}
 	case network.Unix():
 		b = append(b, "PROTO=IPC\x00"...)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"syscall"
 	"testing"
@@ -178,40 +177,6 @@ func TestStopTwice(t *testing.T) {
 		case <-time.After(bound):
 			t.Fatal("Stop does not return")
 		}
-	}
-}
-
-// Run that cannot start its workers says so, and Stop is harmless then.
-func TestRunThatFails(t *testing.T) {
-	testkit.Check(t)
-	s, err := New(slog.New(new(logBook)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []*worker
-	for {
-		w, err := s.newWorker(s.loops[0])
-		if err != nil {
-			break
-		}
-		all = append(all, w)
-	}
-	if len(all) == 0 {
-		t.Fatal("there is no spawner at all")
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run() }()
-	select {
-	case err := <-ended:
-		if err == nil {
-			t.Error("Run without workers is fine")
-		}
-	case <-time.After(bound):
-		t.Fatal("Run does not return")
-	}
-	s.Stop(nil)
-	for _, w := range all {
-		w.spawner.Close()
 	}
 }
 

@@ -4,18 +4,22 @@
 // A connection goes one way through it, and every step calls down and returns:
 //
 //	loop.go       accept: one epoll set and one worker per processor
+//	header.go     who the peer is, if a load balancer has to say so
 //	gate.go       access and limits of the listener's own row
 //	negotiate.go  the multiplexer: one line is peeked, then taken
 //	start.go      look up, admit, hand the socket to a child
+//	house.go      the books of all rows together
+//	line.go       who waits for a place; excess.go who gets none
 //	relays.go     or to the daemon itself; answers.go for datagrams
+//	starts.go     children on their way to their program
 //	reap.go       the end: one place that waits for children
 //
 // Two kinds of rows have no connections to accept: wait.go hands out listening
 // sockets, sessions.go makes a socket for each peer of a datagram socket.
 //
-// Beside it stand pending.go, where a negotiation waits, watch.go, which looks
-// after children that do not reach their program, and output.go, which logs what
-// children write.
+// Beside it stand pending.go, where a negotiation waits, output.go, which logs
+// what children write, scan.go, which knows who is not let in at all, and rpc.go,
+// which tells rpcbind where rows are.
 //
 // The table itself comes from outside, checked; apply.go makes a new one the
 // running one, and addresses.go opens what it listens on. Nothing here reads a
@@ -36,8 +40,10 @@ import (
 	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/builtin"
+	"github.com/tcpmuxd/tcpmuxd/pkg/ident"
 	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 	"github.com/tcpmuxd/tcpmuxd/pkg/spawn"
+	"github.com/tcpmuxd/tcpmuxd/pkg/tcpmux"
 )
 
 // maxLoops bounds the loops on large machines: beyond it the kernel's own
@@ -57,29 +63,39 @@ type Supervisor struct {
 	log   *events
 	epoch time.Time // now() counts from here
 
-	loops    []*loop
-	live     atomic.Pointer[live] // what the running table means
-	units    map[string]*unit     // under applyMu: all units, also of removed rows with instances
-	applyMu  sync.Mutex
-	awaiting bool // under applyMu: addressesChanged comes for an address that is held
+	loops   []*loop
+	live    atomic.Pointer[live] // what the running table means
+	units   map[string]*unit     // under applyMu: all units, also of removed rows with instances
+	applyMu sync.Mutex
+	// Under applyMu: addressesChanged comes for an address that is held, or that
+	// others have.
+	awaiting, awaitingOthers bool
+	judging                  *time.Timer // under applyMu: comes when hours begin or end
 
-	tokens  tokenMap // listener by epoll token
-	pending pendingTable
-	reaper  reaper
-	relays  relays
-	ports   atomic.Pointer[builtin.Ports] // of datagram built-ins
-	watcher watcher
-	forking backoff      // after clone failed for want of memory or processes
-	short   atomic.Int64 // when the last accept failed for want of descriptors
-	sparing atomic.Int64 // until when Spare needs them: no accept
-	closing atomic.Int32 // closes under way, see closeApart
-	queued  atomic.Int32 // rows whose peers wait in the kernel's queue for an instance to end
-	reserve reserve      // descriptors that are kept back
-	outputs outputs      // what children write to the log
-	passed  []service.Passed
+	tokens   tokenMap // listener by epoll token
+	pending  pendingTable
+	house    house   // limits of all rows together
+	lines    lines   // who waits for an instance to end
+	shedder  shedder // who starts nothing because the machine is busy
+	reaper   reaper
+	relays   relays
+	ident    *ident.Answerer               // nil: nobody looks up whose a connection is
+	ports    atomic.Pointer[builtin.Ports] // of datagram built-ins
+	aparts   atomic.Int32                  // starts that other goroutines stand still for
+	forking  backoff                       // after clone failed for want of memory or processes
+	short    atomic.Int64                  // when the last accept failed for want of descriptors
+	sparing  atomic.Int64                  // until when Spare needs them: no accept
+	closing  atomic.Int32                  // closes under way, see closeApart
+	queued   atomic.Int32                  // rows whose peers wait in the kernel's queue for an instance to end
+	reserve  reserve                       // descriptors that are kept back
+	outputs  outputs                       // what children write to the log
+	scanners scanners                      // sources that try names
+	rpc      registrar                     // what rpcbind is told
+	passed   []service.Passed
 
 	wakeFd   int
 	stopping atomic.Bool // no new connections
+	leaves   atomic.Bool // see Leave
 	stopped  atomic.Bool // the workers end
 	ended    atomic.Bool // Run is over
 	workers  sync.WaitGroup
@@ -94,6 +110,10 @@ type live struct {
 	table *service.Table
 	mux   map[string]*unit // by folded name
 	help  []*unit          // sorted by name, without hidden ones
+	// decoy is asked about the peer where there is no such name: the row with the
+	// most kinds of rules, so that the answer takes as long as that of a denied
+	// name; nil: none has any.
+	decoy *unit
 }
 
 // New makes a supervisor that serves nothing yet. Call Apply, then Run.
@@ -108,7 +128,10 @@ func New(log *slog.Logger) (*Supervisor, error) {
 	s.log = newEvents(log)
 	s.live.Store(&live{table: &service.Table{}})
 	s.reaper.init()
-	s.watcher.init()
+	s.scanners.writer.init()
+	s.rpc.init()
+	s.shedder.init(s.log, s.quit, &s.helpers)
+	s.pending.s = s
 	s.pending.init()
 	var err error
 	if s.wakeFd, err = newWake(); err != nil {
@@ -117,30 +140,20 @@ func New(log *slog.Logger) (*Supervisor, error) {
 	if err := s.outputs.init(s.wakeFd); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	for range loops() {
+	for range min(runtime.GOMAXPROCS(0), maxLoops) {
 		l, err := newLoop(s.wakeFd)
 		if err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 		s.loops = append(s.loops, l)
 	}
-	s.reserve.fill()
+	s.reserve.init(openMost())
 	return s, nil
 }
 
 // Pass tells of the sockets that the daemon was given; Apply takes those that a
 // row listens on. They stay the caller's, and open. It is called before Apply.
 func (s *Supervisor) Pass(sockets []service.Passed) { s.passed = sockets }
-
-// loops is one for each processor, and so few that there are spawners for the
-// loops of workers that stand still.
-func loops() int {
-	n := min(runtime.GOMAXPROCS(0), maxLoops)
-	if ok, _ := spawn.Native(); ok {
-		n = min(n, max(1, spawn.Slots()/2))
-	}
-	return n
-}
 
 // Spare runs f, which opens files and may start a program, with the descriptors
 // that are kept back for it. If there was a lack of them just now, nothing is
@@ -163,7 +176,7 @@ const shortTime = 2 * time.Second
 func (s *Supervisor) now() time.Duration { return time.Since(s.epoch) }
 
 // Run serves until Stop has been called and its grace is over. It starts the
-// loops, the reaper and the watchers, and returns when all of them have ended.
+// workers and the reaper, and returns when all of them have ended.
 func (s *Supervisor) Run() error {
 	// The loops and the reaper keep their Ps while they are in system calls. As
 	// long as some are free besides, the runtime has no reason to take them
@@ -186,31 +199,21 @@ func (s *Supervisor) Run() error {
 		defer close(reaped)
 		s.reapLoop(strangers)
 	}()
-	s.helpers.Go(s.watchSpawns)
 	s.helpers.Go(s.readOutputs)
+	s.helpers.Go(s.writeBans)
+	s.helpers.Go(s.tellRpcbind)
 	addresses, err := watchAddresses(s.addressesChanged)
 	if err != nil {
 		s.log.problem("cannot watch the addresses of this machine", err)
 	}
 	s.addressesChanged() // since Apply, before anybody watched
-	var failed error
 	for _, l := range s.loops {
-		s.watcher.mu.Lock()
-		w, err := s.newWorker(l)
-		if err == nil {
-			s.runLocked(w)
-		}
-		s.watcher.mu.Unlock()
-		if err != nil {
-			failed = fmt.Errorf("starting a worker: %w", err)
-			s.halt()
-			break
-		}
+		s.workers.Go(s.newWorker(l).serve)
 	}
 	if !s.waitWorkers() {
 		// A file system holds a child, and its worker with it.
 		s.log.flush()
-		return failed
+		return nil
 	}
 	if addresses != nil {
 		addresses.Close()
@@ -224,9 +227,10 @@ func (s *Supervisor) Run() error {
 	}
 	s.ended.Store(true)
 	s.refusePending(nil)
+	s.emptyPit()
 	s.dropSessions()
 	s.log.flush()
-	return errors.Join(failed, s.close())
+	return s.close()
 }
 
 // waitWorkers waits until Stop has ended the workers, and reports false if one
@@ -259,8 +263,15 @@ func (s *Supervisor) close() error {
 	s.outputs.poll.close()
 	closeFd(s.wakeFd)
 	s.reserve.release()
+	if s.scanners.kernel != nil {
+		s.scanners.kernel.Close()
+	}
 	return nil
 }
+
+// Leave has Stop leave every instance running, whatever its row says. It may be
+// called at any time before.
+func (s *Supervisor) Leave() { s.leaves.Store(true) }
 
 // Stop ends the service: no new connection is accepted, pending negotiations
 // are refused, running instances get the grace of the table, which a signal on
@@ -276,8 +287,10 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 	for _, u := range s.units {
 		s.closeListeners(u, nil, nil)
 	}
+	s.rpc.want(nil, false)
 	s.live.Store(&live{table: table})
 	s.refusePending(nil)
+	s.emptyPit()
 	// A child that is being made now is an instance like any other: its peer
 	// may have read "+Go" already. One that is held is not waited for.
 	select {
@@ -307,7 +320,11 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 	stay := 0
 	s.reaper.each(func(pid int, in *instance) {
 		stay++
-		switch in.unit.row.Load().OnStop {
+		onStop := in.unit.row.Load().OnStop
+		if s.leaves.Load() {
+			onStop = service.StopLeave
+		}
+		switch onStop {
 		case service.StopTerm:
 			syscall.Kill(-pid, syscall.SIGTERM)
 		case service.StopKill:
@@ -331,8 +348,6 @@ func (s *Supervisor) Stop(hurry <-chan os.Signal) {
 
 // halt ends the workers.
 func (s *Supervisor) halt() {
-	s.watcher.mu.Lock()
-	defer s.watcher.mu.Unlock()
 	if !s.stopped.Swap(true) {
 		close(s.halted)
 		wake(s.wakeFd)
@@ -340,10 +355,15 @@ func (s *Supervisor) halt() {
 }
 
 // compileProgram turns an exec row into the system calls of its child.
-func compileProgram(sv *service.Service) (*spawn.Program, error) {
+func compileProgram(c *spawn.Compiler, sv *service.Service) (*spawn.Program, error) {
 	e := sv.Exec
+	var refusal string
+	if sv.Mux {
+		refusal = tcpmux.NotAvailable
+	}
 	a := spawn.Attr{
-		Path: e.Path, Argv: e.Argv, Env: e.Env, Dir: e.Dir, Umask: e.Umask, Go: sv.Plus, Chroot: e.Chroot,
+		Refusal: refusal,
+		Path:    e.Path, Argv: e.Argv, Env: e.Env, Dir: e.Dir, Umask: e.Umask, Go: sv.Plus, Chroot: e.Chroot,
 		Stdout: spawn.Stdio(e.Stdout), Stderr: spawn.Stdio(e.Stderr),
 		Nice: e.Nice, OOMScoreAdj: e.OOMScoreAdj, CPUs: e.CPUs,
 	}
@@ -356,5 +376,5 @@ func compileProgram(sv *service.Service) (*spawn.Program, error) {
 	if e.Cred != nil {
 		a.Cred = &spawn.Cred{UID: e.Cred.UID, GID: e.Cred.GID, Groups: e.Cred.Groups}
 	}
-	return a.Compile()
+	return c.Compile(&a)
 }

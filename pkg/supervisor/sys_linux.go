@@ -19,6 +19,7 @@ type event struct {
 	token  uint64
 	urgent bool // urgent data stands in the stream
 	ended  bool // the peer has closed its side, or all of it
+	broken bool // all of it, or by a reset
 }
 
 func newPoller() (poller, error) {
@@ -31,8 +32,15 @@ func (p poller) close() { unix.Close(p.fd) }
 // addListener watches a listening socket: level-triggered, and exclusive, so
 // that a connection wakes one idle loop and not all of them.
 func (p poller) addListener(fd int, token uint64) error {
-	p.remove(fd) // it may be there by the token that it had in another row
-	return p.add(fd, token, unix.EPOLLIN|unix.EPOLLEXCLUSIVE)
+	const events = unix.EPOLLIN | unix.EPOLLEXCLUSIVE
+	err := p.ctl(unix.EPOLL_CTL_ADD, fd, token, events)
+	if err == unix.EEXIST {
+		// By the token that it had in another row, perhaps. What is exclusive
+		// cannot be modified.
+		p.remove(fd)
+		err = p.ctl(unix.EPOLL_CTL_ADD, fd, token, events)
+	}
+	return os.NewSyscallError("epoll_ctl", err)
 }
 
 // addPeer watches a connection edge-triggered: a partial line must not be
@@ -52,12 +60,16 @@ func (p poller) addReader(fd int, token uint64) error { return p.add(fd, token, 
 func (p poller) addWake(fd int, token uint64) error { return p.add(fd, token, unix.EPOLLIN) }
 
 func (p poller) add(fd int, token uint64, events uint32) error {
-	ev := unix.EpollEvent{Events: events, Fd: int32(token), Pad: int32(token >> 32)}
-	err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &ev)
+	err := p.ctl(unix.EPOLL_CTL_ADD, fd, token, events)
 	if err == unix.EEXIST {
 		return nil // it is what was wanted
 	}
 	return os.NewSyscallError("epoll_ctl", err)
+}
+
+func (p poller) ctl(op, fd int, token uint64, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(token), Pad: int32(token >> 32)}
+	return unix.EpollCtl(p.fd, op, fd, &ev)
 }
 
 func (p poller) remove(fd int) { unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) }
@@ -81,6 +93,7 @@ func (b *eventBuffer) pop() (event, bool) {
 		token:  uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32,
 		urgent: e.Events&unix.EPOLLPRI != 0,
 		ended:  e.Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0,
+		broken: e.Events&(unix.EPOLLHUP|unix.EPOLLERR) != 0,
 	}, true
 }
 
@@ -122,6 +135,9 @@ func tellDestination(fd int, v6, dual bool) error {
 }
 
 func closeFd(fd int) { unix.Close(fd) }
+
+// shrink makes the buffer for what the peer sends as small as it can be.
+func shrink(fd int) { unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1) }
 
 // abortFd closes a connection with a reset, so that the peer cannot take what
 // happened for an orderly end.
@@ -252,4 +268,38 @@ func stopped(pid int) byte {
 		return 'T'
 	}
 	return 0
+}
+
+// connOf gets the connection of a child that has not reached its program, so that
+// its peer can be told that it will not. It is -1 if that is not allowed, or not
+// possible.
+func connOf(pid int) int {
+	p, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1
+	}
+	defer unix.Close(p)
+	fd, err := unix.PidfdGetfd(p, 0, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// growTable makes room for n more descriptors at once. The table doubles by itself,
+// but in a process with several threads the kernel waits for a grace period of RCU
+// each time, which is some ten milliseconds. fd is any that is open.
+func growTable(fd, n int) {
+	if far, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, fd+n); err == nil {
+		unix.Close(far)
+	}
+}
+
+// openMost is how many descriptors this process may have.
+func openMost() uint64 {
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
+		return 0
+	}
+	return lim.Cur
 }

@@ -17,6 +17,7 @@ type event struct {
 	token  uint64
 	urgent bool
 	ended  bool
+	broken bool
 }
 
 type eventBuffer struct{}
@@ -36,6 +37,7 @@ func (poller) wait(*eventBuffer, time.Duration) error { return errors.ErrUnsuppo
 func newWake() (int, error) { return -1, errors.ErrUnsupported }
 func wake(int)              {}
 func closeFd(int)           {}
+func shrink(int)            {}
 
 func tellDestination(int, bool, bool) error { return errors.ErrUnsupported }
 
@@ -63,3 +65,9 @@ func beforeProgram(int) byte { return 0 }
 func parentOf(int) int       { return 0 }
 
 func watchAddresses(func()) (io.Closer, error) { return nil, errors.ErrUnsupported }
+
+func connOf(int) int { return -1 }
+
+func openMost() uint64 { return 0 }
+
+func growTable(int, int) {}

@@ -10,12 +10,11 @@ import (
 	"sync"
 )
 
-// otherThreads are those that are not a loop's: the reaper, the watcher, the
-// signals, the log, the accounts and the addresses, and some that run Go.
+// otherThreads are those that are not a loop's: the reaper, the signals, the log, the accounts and the addresses, and some that run Go.
 const otherThreads = 12
 
-// heldThreads are for workers that stand still: six rows with as many as each may
-// have.
+// heldThreads are for starts that somebody has to stand still for, see apart: six
+// rows with as many as each may have held.
 const heldThreads = 6 * heldPerRow
 
 // makeThreads has so many threads exist. They sleep until they are needed, and

@@ -19,9 +19,10 @@ import (
 // at once.
 type row struct {
 	*service.Service
-	program *spawn.Program // nil for a row that runs in the daemon
-	plan    *relay.Plan    // of a row whose connections are relayed
-	logs    atomic.Bool    // the program has its log
+	program *spawn.Program           // nil for a row that runs in the daemon
+	plan    *relay.Plan              // of a row whose connections are relayed
+	logs    atomic.Bool              // the program has its log
+	indexes atomic.Pointer[[]uint32] // what Interfaces stands for; nil without
 }
 
 type unit struct {
@@ -38,11 +39,16 @@ type unit struct {
 	dead    bool      // under mu: removed, without instances, and nothing may start any more
 	removed bool      // no row of the running table; kept for its instances
 	waiting []waiting // endpoints whose address is not up
+	closed  bool      // as the log says: it is outside of access.hours
 
 	ended atomic.Int64 // a reload has ended the instances that began before, on the supervisor's clock
 	stuck backoff      // after children that did not reach their program
 	held  atomic.Int32 // children that are held before their program, as the watcher last saw
-	crowd pendingCrowd // multiplexers: guarded by pendingTable.mu
+	crowd pendingCrowd // guarded by pendingTable.mu
+	line  line         // peers that wait for an instance to end; guarded by pendingTable.mu
+	sheds atomic.Bool  // the machine is too busy for it
+
+	suspended suspension // its rate was exceeded
 
 	output *output // what its children have as a log; under outputs.mu
 }
@@ -124,14 +130,20 @@ func (s *Supervisor) pauseFor(u *unit, why pause, d time.Duration) {
 	})
 }
 
-// poll puts a listener into every loop's set. The caller holds its unit's mu,
-// here and in unpoll: the number of a socket that is gone is another's.
+// poll puts a listener into every loop's set, or, if datagrams that come to it
+// are answered by a worker itself, into one loop's. The caller holds its unit's
+// mu, here and in unpoll: the number of a socket that is gone is another's.
 func (s *Supervisor) poll(l *socket) {
 	if l.gone || l.taken(l.unit.row.Load()) {
 		return
 	}
+	loops := s.loops
+	if l.Endpoint.Network.Dgram() && l.unit.row.Load().Builtin != service.BuiltinNone {
+		i := int(l.token) % len(loops)
+		loops = loops[i : i+1]
+	}
 	l.each(func(fd int) {
-		for _, loop := range s.loops {
+		for _, loop := range loops {
 			if err := loop.poll.addListener(fd, uint64(l.token)); err != nil {
 				s.log.problem("cannot poll a listener", err)
 			}
@@ -153,38 +165,58 @@ func (s *Supervisor) unpoll(l *socket) {
 // reservePlace takes a place for an instance before its connection is
 // accepted, for rows that leave the excess in the kernel's queue. Without a
 // place the row stops accepting until an instance ends.
-func (s *Supervisor) reservePlace(u *unit) bool {
-	if u.reserve() || s.reap() && u.reserve() {
-		return true
+func (s *Supervisor) reservePlace(u *unit) (reservation, bool) {
+	if r, ok := s.reserveFor(u, false); ok {
+		return r, true
 	}
+	s.reap()
+	return s.reserveFor(u, true)
+}
+
+// reserveFor is one try; with pause the row does not accept if it fails.
+func (s *Supervisor) reserveFor(u *unit, pause bool) (r reservation, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.book.Reserve() {
-		return true
+		if !s.house.on.Load() {
+			return reservation{row: true}, true
+		}
+		if s.house.reserve(u) {
+			return reservation{true, true}, true
+		}
+		u.book.Unreserve()
 	}
-	s.pauseLocked(u, pauseInstances)
-	return false
+	if pause {
+		s.pauseLocked(u, pauseInstances)
+	}
+	return r, false
 }
 
-func (u *unit) reserve() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.book.Reserve()
+func (s *Supervisor) returnPlace(u *unit, r reservation) {
+	if r.row {
+		u.mu.Lock()
+		u.book.Unreserve()
+		s.resumeLocked(u, pauseInstances)
+		u.mu.Unlock()
+	}
+	if r.house {
+		s.leave(nil)
+	}
 }
 
-func (s *Supervisor) returnPlace(u *unit) {
+// giveBack ends an instance's leases, which may let a waiting peer in.
+func (s *Supervisor) giveBack(u *unit, l *limit.Leases) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.book.Unreserve()
+	u.book.Release(&l.Row)
+	house := l.Server
+	l.Server = limit.Lease{}
 	s.resumeLocked(u, pauseInstances)
-}
-
-// giveBack ends a lease, which may let a waiting peer in.
-func (s *Supervisor) giveBack(u *unit, l *limit.Lease) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.book.Release(l)
-	s.resumeLocked(u, pauseInstances)
+	u.mu.Unlock()
+	if house != (limit.Lease{}) {
+		s.leave(&house)
+	} else if u.line.length.Load() > 0 {
+		s.placeFree()
+	}
 }
 
 // die reports whether nothing of a removed unit is left to keep. A worker may

@@ -71,65 +71,66 @@ func (w *worker) takeTurn(l *socket) {
 		w.s.endTurn(l.turn, 0, false)
 		return
 	}
-	head := l.Head()
-	if rest := w.startServer(l, u, r, head); rest > 0 {
-		w.s.endTurn(l.turn, rest, false)
-		return
-	}
-	if r.Limits.Instances > 1 {
-		w.s.shareTurn(l.turn, head)
-	}
+	w.startServer(l, u, r)
 }
 
-// startServer starts a server on a listening socket. If it cannot, it says how
-// long to wait before the next try.
-func (w *worker) startServer(l *socket, u *unit, r *row, head uint64) (rest time.Duration) {
+// startServer starts a server on a listening socket. If it cannot, the socket
+// rests before the next try.
+func (w *worker) startServer(l *socket, u *unit, r *row) {
 	now := w.s.now()
-	refuse := func(why refusal, rest time.Duration) time.Duration {
+	refuse := func(why refusal, rest time.Duration) {
 		w.s.log.deferred(u, l.Endpoint, why)
-		return rest
+		w.s.endTurn(l.turn, rest, false)
 	}
 	switch {
 	case r.Refuse != "":
-		return refuse(refusedRow, failRestMax)
-	case u.held.Load() >= heldPerRow || u.stuck.active(now) || w.s.forking.active(now):
-		return refuse(refusedBackoff, backoffMax)
+		refuse(refusedRow, failRestMax)
+		return
+	case w.s.backsOff(u, now):
+		refuse(refusedBackoff, backoffMax)
+		return
+	case u.sheds.Load():
+		refuse(refusedShed, backoffMax)
+		return
 	}
-	lease, why := u.admitServer(now)
+	if left := w.s.suspendedFor(u); left > 0 { // a reload has ended the rest of its socket
+		refuse(refusedSuspended, left)
+		return
+	}
+	lease, why := w.s.admitServer(u, now)
 	if why != limit.OK {
-		return refuse(refusal(why.String()), backoffMax)
+		w.s.exceeded(u, why)
+		refuse(refusal(why.String()), max(backoffMax, w.s.suspendedFor(u)))
+		return
 	}
 	in := &instance{unit: u, lease: lease, local: l.Endpoint, turn: l.turn, start: now}
 	in.peer.Network = l.Endpoint.Network
-	in.head = head
+	in.head = l.Head()
 	if !w.s.reaper.begin(in) { // the daemon stops
 		w.s.giveBack(u, &lease)
-		return failRestMax
+		w.s.endTurn(l.turn, failRestMax, false)
+		return
 	}
-	w.begun.Store(in.begun)
-	pid, err := w.start(u, r, l.Fd(), w.environ(r, in, connection{listener: l}))
-	if err != nil {
-		w.s.reaper.abort()
-		w.s.reaper.ring()
-		w.s.giveBack(u, &lease)
-		rest := l.turn.fail(failRestMax)
-		if d := w.cannotFork(err); d > 0 {
-			rest = d
-		}
-		w.s.log.startFailed(u, nil, err, slog.String("local", l.Endpoint.String()), slog.String("program", r.Exec.Path), slog.Duration("for", rest))
-		return rest
-	}
-	w.started(u, pid, in)
-	return 0
+	c := connection{fd: -1, listener: l}
+	w.start(start{in: in, row: r, conn: c, fd: l.Fd()}, w.environ(r, in, c))
 }
 
-func (u *unit) admitServer(now time.Duration) (limit.Lease, limit.Reason) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.dead {
-		return limit.Lease{}, limit.OverInstances
+// serverStarted: the server has its program.
+func (w *worker) serverStarted(st *start) {
+	if st.row.Limits.Instances > 1 {
+		w.s.shareTurn(st.in.turn, st.in.head)
 	}
-	return u.book.Admit(now, limit.Source{})
+}
+
+// serverFailed: it has not come to it.
+func (w *worker) serverFailed(st *start, err error) {
+	in := st.in
+	rest := in.turn.fail(failRestMax)
+	if d := w.cannotFork(err); d > 0 {
+		rest = d
+	}
+	w.s.log.startFailed(in.unit, nil, err, slog.String("local", in.local.String()), slog.String("program", st.row.Exec.Path), slog.Duration("for", rest))
+	w.s.endTurn(in.turn, rest, false)
 }
 
 // fail counts a failure, and says for how long the socket is to rest.

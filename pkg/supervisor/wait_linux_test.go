@@ -25,8 +25,7 @@ func helperReceiver(args []string) {
 	most, _ := strconv.Atoi(args[1])
 	b := make([]byte, 64<<10)
 	for range most {
-		p := []unix.PollFd{{Fd: 0, Events: unix.POLLIN}}
-		if n, err := unix.Poll(p, int(idle.Milliseconds())); n == 0 && err == nil {
+		if !comes(idle) {
 			return
 		}
 		n, from, err := unix.Recvfrom(0, b, 0)
@@ -37,14 +36,24 @@ func helperReceiver(args []string) {
 	}
 }
 
+// comes waits for somebody at descriptor 0. A signal of the runtime's own does not
+// end the wait: what follows would have no end.
+func comes(idle time.Duration) bool {
+	p := []unix.PollFd{{Fd: 0, Events: unix.POLLIN}}
+	for {
+		if n, err := unix.Poll(p, int(idle.Milliseconds())); err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
 // helperAcceptor does the same for the lines of connections, one connection at a
 // time.
 func helperAcceptor(args []string) {
 	idle, _ := time.ParseDuration(args[0])
 	most, _ := strconv.Atoi(args[1])
 	for range most {
-		p := []unix.PollFd{{Fd: 0, Events: unix.POLLIN}}
-		if n, err := unix.Poll(p, int(idle.Milliseconds())); n == 0 && err == nil {
+		if !comes(idle) {
 			return
 		}
 		fd, _, err := unix.Accept(0)

@@ -18,8 +18,7 @@ import (
 )
 
 // TestStoppedBeforeItsProgram: between its setuid and its exec a child is its
-// user's, who can stop it, and the thread that made it with it. Rows of other
-// users must not notice, and the row itself recovers when nobody stops it any
+// user's, who can stop it. Rows of other users must not notice, and the row itself recovers when nobody stops it any
 // more.
 func TestStoppedBeforeItsProgram(t *testing.T) {
 	testkit.Check(t)
@@ -104,8 +103,8 @@ func TestStoppedBeforeItsProgram(t *testing.T) {
 }
 
 // A row that is held costs others nothing even when all their peers come at
-// once: the loop goes to another worker.
-func TestHeldStartGivesItsLoopAway(t *testing.T) {
+// once.
+func TestHeldStartHoldsNobodyElse(t *testing.T) {
 	testkit.Check(t)
 	attacked := uint32(1<<30 + os.Getpid())
 	muxPort, port := testkit.FreePort(t), testkit.FreePort(t)
@@ -125,11 +124,11 @@ func TestHeldStartGivesItsLoopAway(t *testing.T) {
 		}
 	}
 	stopper.reset()
-	// Those that gave their loop away end, and give their spawners back.
-	within(t, "as many workers as loops", func() bool {
-		s.watcher.mu.Lock()
-		defer s.watcher.mu.Unlock()
-		return len(s.watcher.workers) == len(s.loops)
+	// Those that were held have their program now, or were killed.
+	within(t, "no start is under way", func() bool {
+		s.reaper.mu.Lock()
+		defer s.reaper.mu.Unlock()
+		return len(s.reaper.starting) == 0
 	})
 }
 
@@ -157,7 +156,7 @@ func TestTheDaemonEndsWhileAStartIsUnderWay(t *testing.T) {
 	within(t, "children run", func() bool { return s.logs.count("end") > 20 })
 	s.stop()
 	all.Wait()
-	if n := s.reaper.starting; n != 0 {
+	if n := len(s.reaper.starting); n != 0 {
 		t.Errorf("%d starts are under way", n)
 	}
 }
