@@ -32,9 +32,13 @@ type request struct {
 	to           func() unix.Sockaddr
 	named        bool   // has a name of its own, to be answered
 	say, hear    string // hear is how the answer begins; empty: any answer will do
+	number       int64  // if not 0 it follows both, so that no answer can be another's
 }
 
 func (r request) run() error {
+	if r.number != 0 {
+		r.say, r.hear = fmt.Sprint(r.say, r.number), fmt.Sprint(r.hear, r.number)
+	}
 	fd, err := unix.Socket(r.domain, r.kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -62,12 +66,12 @@ func (r request) run() error {
 			continue // Go's own signals
 		}
 		if err != nil || n == 0 {
-			return fmt.Errorf("read %q, then %d bytes: %w", got, n, err)
+			return fmt.Errorf("said %q, read %q, then %d bytes: %w", r.say, got, n, err)
 		}
 		got = append(got, b[:n]...)
 	}
 	if !strings.HasPrefix(string(got), r.hear) {
-		return fmt.Errorf("read %q, want %q", got, r.hear)
+		return fmt.Errorf("said %q, read %q, want %q", r.say, got, r.hear)
 	}
 	if r.kind == unix.SOCK_STREAM {
 		unix.Shutdown(fd, unix.SHUT_WR)
@@ -151,6 +155,7 @@ func TestSoak(t *testing.T) {
 	mux.say, mux.hear = "name\r\nhello", "+Go\r\nhello"
 	daytime.say, daytime.hear = "", ""
 	dgram.named = true
+	var numbers atomic.Int64
 	for _, kind := range []struct {
 		name string
 		request
@@ -173,7 +178,11 @@ func TestSoak(t *testing.T) {
 								begun.Add(-1)
 								return
 							}
-							if err := kind.run(); err != nil {
+							r := kind.request
+							if r.hear != "" {
+								r.number = numbers.Add(1)
+							}
+							if err := r.run(); err != nil {
 								t.Error(err)
 							}
 						}

@@ -82,6 +82,7 @@ type Session struct {
 	Peer, Local netip.AddrPort
 	fd          int
 	guard       *standIn // nil where the listener has the address itself
+	parted      int64    // the stamp of what Part has read last
 }
 
 // Fd is the descriptor: close-on-exec and blocking, for the child. It belongs to
@@ -91,6 +92,14 @@ func (s *Session) Fd() int { return s.fd }
 // Read says when the datagram came that the server has read last, as a number to
 // compare with an earlier answer; 0: it has read none.
 func (s *Session) Read() int64 {
+	if t := s.stamp(); t != s.parted {
+		return t
+	}
+	return 0
+}
+
+// stamp says when the datagram came that was read last, by whomever.
+func (s *Session) stamp() int64 {
 	seconds, micros, err := stamp(s.fd)
 	if err != nil {
 		return 0

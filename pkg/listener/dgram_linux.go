@@ -286,12 +286,13 @@ func (d *Datagrams) drain(b *kernel.Batch, l late, f func(Datagram)) (dropped in
 			errs++ // an ICMP message that has come back
 		}
 		for i := range n {
-			if !l.read {
+			g := d.DatagramOf(b, i)
+			switch {
+			case !samePeer(g.Peer, l.peer): // see Part; or a guard
+			case !l.read:
 				dropped++
 				continue
-			}
-			g := d.DatagramOf(b, i)
-			if l.peer.IsValid() {
+			default:
 				g.Peer = l.peer
 			}
 			g.Local = l.local

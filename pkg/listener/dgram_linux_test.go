@@ -366,6 +366,64 @@ func TestLeftUnread(t *testing.T) {
 	}
 }
 
+// What the kernel has taken for a session and is another peer's goes back to where
+// it belongs, whether its server has been started yet or not; it counts for nothing
+// that the server has read.
+func TestPart(t *testing.T) {
+	for _, test := range []struct{ listen, to string }{{"127.0.0.1", "127.0.0.1"}, {"0.0.0.0", "127.3.3.3"}, {"::", "::1"}} {
+		d := datagrams(t, test.listen, false)
+		c, other := client(t, "", d.at(test.to)), client(t, "", d.at(test.to))
+		c.Write([]byte("0"))
+		g, b := d.receive(t)
+		s := openSession(t, d, g)
+		connect := func(to netip.AddrPort) {
+			sa, err := d.sockaddr(to)
+			if err == nil {
+				err = unix.Connect(s.fd, sa)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		mix := func() { // as if the kernel had been late three times
+			connect(addrOf(other))
+			other.Write([]byte("a"))
+			connect(s.Peer)
+			c.Write([]byte("1"))
+			connect(addrOf(other))
+			other.Write([]byte("b"))
+			connect(s.Peer)
+		}
+		mix()
+		own := d.Part(s, kernel.NewBatch(4, 100))
+		if len(own) != 1 || string(own[0].Data) != "1" || own[0].Peer != s.Peer || own[0].Local != s.Local {
+			t.Errorf("%s: Part has left %+v", test.listen, own)
+		}
+		if s.Read() != 0 {
+			t.Errorf("%s: the server is said to have read", test.listen)
+		}
+		for _, want := range []string{"a", "b"} {
+			if g, _ := d.receive(t); string(g.Data) != want || g.Peer != addrOf(other) {
+				t.Errorf("%s: received %q of %v", test.listen, g.Data, g.Peer)
+			}
+		}
+		if got, more := s.read(t, 0); more {
+			t.Errorf("%s: the session has read %q", test.listen, got)
+		}
+		d.PutBack(own[0])
+		mix()
+		var left []string
+		if dropped := d.End(s, false, b, func(g Datagram) {
+			if g.Peer != addrOf(other) || g.Local != s.Local {
+				t.Errorf("%s: %q of %v to %v", test.listen, g.Data, g.Peer, g.Local)
+			}
+			left = append(left, string(g.Data))
+		}); dropped != 1 && dropped != 2 || !slices.Equal(left, []string{"a", "b"}) {
+			t.Errorf("%s: dropped %d, left %q", test.listen, dropped, left)
+		}
+	}
+}
+
 // A process that a server has left has the session's socket still. It gets
 // nothing, and takes nothing from those who come after.
 func TestStray(t *testing.T) {
@@ -457,7 +515,7 @@ func hammer(t *testing.T, d *Datagrams, to string) {
 		}
 	}()
 	total, opened, putBack := 0, 0, 0
-	sessions := map[netip.AddrPort]*Session{}
+	sessions, parted := map[netip.AddrPort]*Session{}, map[*Session]bool{}
 	b, drain := kernel.NewBatch(8, 200), kernel.NewBatch(8, 200)
 	take := func(s *Session, data []byte) {
 		var from string
@@ -502,6 +560,14 @@ func hammer(t *testing.T, d *Datagrams, to string) {
 			t.Fatal(err)
 		}
 		for a, s := range maps.Clone(sessions) {
+			if !parted[s] {
+				parted[s] = true
+				for _, g := range d.Part(s, drain) {
+					if err := d.PutBack(g); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
 			for range rand.IntN(3) {
 				n, _, err := unix.Recvfrom(s.fd, buffer, unix.MSG_DONTWAIT)
 				if err != nil {

@@ -25,6 +25,9 @@ func (d *Datagrams) Open(Datagram, service.Socket, *kernel.Batch) (*Session, err
 	return nil, errors.ErrUnsupported
 }
 
+// Part is for Linux.
+func (d *Datagrams) Part(*Session, *kernel.Batch) []Datagram { return nil }
+
 // PutBack is for Linux.
 func (d *Datagrams) PutBack(Datagram) error { return errors.ErrUnsupported }
 

@@ -5,6 +5,7 @@ package listener
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -55,7 +56,7 @@ func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Sess
 	if x.fd, err = d.bind(g.Local, s, false, with...); err != nil {
 		return nil, err
 	}
-	x.Read() // from here on the kernel notes it
+	x.stamp() // from here on the kernel notes it
 	sa, err := d.sockaddr(g.Peer)
 	if err != nil {
 		return nil, err
@@ -66,33 +67,63 @@ func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Sess
 	if err := leaveGroup(x.fd); err != nil {
 		return nil, err
 	}
-	d.sortOut(x, b)
+	d.putBackAll(d.partLocked(x, b))
 	return x, nil
 }
 
-// sortOut sends on what other peers have sent and the kernel has taken for x: it
-// looks at a socket's peer first and then whether it is connected, and x may
-// have become so in between. What x's own peer has sent takes the same way.
-func (d *Datagrams) sortOut(x *Session, b *kernel.Batch) {
-	var all []Datagram
-	for len(all) < sortOutMost {
+// Part takes from the queue of a session what other peers have sent, and puts
+// that back. While the session's socket is being connected, the kernel may look at
+// its peer first and then whether it is connected, and takes it for another's;
+// what it has chosen it for comes a moment later, or much later on a machine that
+// is out of processors. So this is to be called again until the server of the
+// session is there, and before anybody asks Read. What the session's own peer has
+// sent is returned, in order, for the caller to put back after what came earlier.
+// What b held is overwritten.
+func (d *Datagrams) Part(x *Session, b *kernel.Batch) []Datagram {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.closed {
+		return nil
+	}
+	return d.partLocked(x, b)
+}
+
+func (d *Datagrams) partLocked(x *Session, b *kernel.Batch) (own []Datagram) {
+	for total := 0; total < partMost; {
 		n, err := b.Receive(x.fd)
 		if err != nil {
 			break
 		}
 		for i := range n {
 			g := d.DatagramOf(b, i)
-			g.Data, g.Local = bytes.Clone(g.Data), x.Local
-			all = append(all, g)
+			g.Local = x.Local
+			if !samePeer(g.Peer, x.Peer) {
+				d.putBack(g) // what the network loses is lost
+				continue
+			}
+			g.Data, g.Peer = bytes.Clone(g.Data), x.Peer
+			own = append(own, g)
+		}
+		if total += n; n > 0 {
+			x.parted = x.stamp() // the server has read none of these
 		}
 	}
-	for _, g := range all {
+	return own
+}
+
+// samePeer compares addresses without their zones, which have more names than one.
+func samePeer(a, b netip.AddrPort) bool {
+	return a.Port() == b.Port() && a.Addr().WithZone("") == b.Addr().WithZone("")
+}
+
+func (d *Datagrams) putBackAll(list []Datagram) {
+	for _, g := range list {
 		d.putBack(g) // what the network loses is lost
 	}
 }
 
-// sortOutMost is more than can come within two system calls.
-const sortOutMost = 256
+// partMost is more than can come within a few system calls.
+const partMost = 256
 
 // End ends a session: the next datagram of its peer comes to the listener again.
 // What its server has left unread is passed to f as if it had just been received

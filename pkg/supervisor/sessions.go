@@ -277,7 +277,18 @@ func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram)
 		x.drop(false)
 		return
 	}
-	w.start(start{in: in, row: r, conn: c, fd: socket.Fd(), socket: socket}, w.environ(r, in, c))
+	env := w.environ(r, in, c)
+	x.part(socket, spare)
+	w.start(start{in: in, row: r, conn: c, fd: socket.Fd(), socket: socket}, env)
+}
+
+// part has what others have sent go to them; the peer's own waits for the server.
+func (x *session) part(socket *listener.Session, spare *kernel.Batch) {
+	if own := x.hub.d.Part(socket, spare); len(own) > 0 {
+		x.hub.mu.Lock()
+		x.waiting = append(x.waiting, own...)
+		x.hub.mu.Unlock()
+	}
 }
 
 // sessionStarted: the server of a session has its program. What has come before
@@ -285,6 +296,9 @@ func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram)
 func (w *worker) sessionStarted(st *start) {
 	x := st.in.session
 	h := x.hub
+	spare := spareBatches.Get().(*kernel.Batch)
+	x.part(st.socket, spare)
+	spareBatches.Put(spare)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for len(x.waiting) > 0 {
