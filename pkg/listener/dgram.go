@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/tcpmuxd/tcpmuxd/pkg/kernel"
+	"github.com/tcpmuxd/tcpmuxd/pkg/service"
 )
 
 // ErrNoSession means that datagrams to this address cannot have a session: it is
@@ -49,26 +50,44 @@ type Datagrams struct {
 	raw6 int
 
 	mu     sync.RWMutex
-	fds    []int // to receive from: the listener's, and guards'
-	turn   int   // of fds, whose turn it is
-	guards map[netip.Addr]*standIn
+	fds    []int                   // to receive from: the listener's, and guards'
+	turn   int                     // of fds, whose turn it is
+	guards map[netip.Addr]*standIn // by local address
 	late   []late
 	closed bool
 }
 
-// A standIn, or guard, receives for the listener at one address.
+// A standIn is what an address has while it has sessions: a guard, which receives
+// for the listener there, and spares.
 type standIn struct {
-	fd       int
+	fd       int // -1 where the listener has the address itself
 	sessions int
+	spares   []spare // oldest first
 }
 
-// A late socket is one of a session that has ended, or a guard without sessions.
+// A spare is a socket for a session to come. It is connected to itself, and not
+// bound just before it is connected to a peer: for that moment the kernel may take
+// another peer's datagrams for it, see Part, and they may be late. Those that were
+// taken for a spare have come when it is used.
+type spare struct {
+	fd      int
+	options service.Socket
+	since   time.Time
+	ripe    bool // what was late has been looked for
+}
+
+// sparesMost is how many spares an address has. They are as many as it has
+// sessions beside the last one: where peers come one by one there are none.
+const sparesMost = 8
+
+// A late socket is one of a session that has ended, or a guard or a spare of an
+// address without sessions.
 // It is connected to itself, but what was on its way to it may still arrive.
 type late struct {
 	fd    int
 	since time.Time
 	read  bool           // its server has read something
-	peer  netip.AddrPort // not valid: a guard
+	peer  netip.AddrPort // not valid: a guard; local: a spare
 	local netip.AddrPort
 }
 
@@ -81,8 +100,8 @@ const LateTime = 50 * time.Millisecond
 type Session struct {
 	Peer, Local netip.AddrPort
 	fd          int
-	guard       *standIn // nil where the listener has the address itself
-	parted      int64    // the stamp of what Part has read last
+	guard       *standIn
+	parted      int64 // the stamp of what Part has read last
 }
 
 // Fd is the descriptor: close-on-exec and blocking, for the child. It belongs to

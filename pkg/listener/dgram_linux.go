@@ -209,6 +209,11 @@ func (d *Datagrams) guardLocked(local netip.AddrPort, s service.Socket) (*standI
 		g.sessions++
 		return g, nil
 	}
+	if !d.l.Endpoint.Addr.Addr().IsUnspecified() {
+		g := &standIn{fd: -1, sessions: 1}
+		d.guards[local.Addr()] = g
+		return g, nil
+	}
 	fd, err := d.bind(local, s, true, d.l.fd)
 	if err != nil {
 		return nil, err
@@ -230,16 +235,72 @@ func (d *Datagrams) guardLocked(local netip.AddrPort, s service.Socket) (*standI
 // dismissLocked ends a session's part in a guard. Without sessions there is no
 // need for it: the listener receives by itself again.
 func (d *Datagrams) dismissLocked(g *standIn, local netip.AddrPort) {
-	if g == nil || d.closed {
+	if d.closed {
 		return
 	}
 	if g.sessions--; g.sessions > 0 {
 		return
 	}
 	delete(d.guards, local.Addr())
+	d.dropSparesLocked(g, local)
+	if g.fd < 0 {
+		return
+	}
 	leaveGroup(g.fd)
 	d.toItself(g.fd, local)
 	d.late = append(d.late, late{fd: g.fd, since: time.Now(), read: true, local: local})
+}
+
+func (d *Datagrams) dropSparesLocked(g *standIn, local netip.AddrPort) {
+	for _, s := range g.spares {
+		d.late = append(d.late, late{fd: s.fd, since: time.Now(), read: true, peer: local, local: local})
+	}
+	g.spares = nil
+}
+
+// takeSpareLocked is the oldest spare, or -1 if there is none with such options.
+func (d *Datagrams) takeSpareLocked(g *standIn, local netip.AddrPort, options service.Socket) int {
+	if len(g.spares) > 0 && g.spares[0].options != options {
+		d.dropSparesLocked(g, local)
+	}
+	if len(g.spares) == 0 {
+		return -1
+	}
+	fd := g.spares[0].fd
+	g.spares = g.spares[1:]
+	return fd
+}
+
+// makeSparesLocked makes the spares that are missing, as far as that is possible.
+func (d *Datagrams) makeSparesLocked(g *standIn, local netip.AddrPort, options service.Socket, with []int) {
+	for len(g.spares) < min(g.sessions-1, sparesMost) {
+		fd, err := d.bind(local, options, false, with...)
+		if err != nil {
+			return
+		}
+		d.toItself(fd, local)
+		leaveGroup(fd)
+		g.spares = append(g.spares, spare{fd: fd, options: options, since: time.Now()})
+	}
+}
+
+// ripenLocked looks for what has come late to spares, and reports whether some
+// are too young for that.
+func (d *Datagrams) ripenLocked(b *kernel.Batch) (more bool) {
+	for a, g := range d.guards {
+		local := netip.AddrPortFrom(a, d.l.Endpoint.Addr.Port())
+		for i := range g.spares {
+			switch s := &g.spares[i]; {
+			case s.ripe:
+			case time.Since(s.since) < LateTime:
+				more = true
+			default:
+				d.partLocked(&Session{Peer: local, Local: local, fd: s.fd}, b)
+				s.ripe = true
+			}
+		}
+	}
+	return more
 }
 
 // toItself connects a socket to its own address, which no peer has: nothing
@@ -253,7 +314,8 @@ func (d *Datagrams) toItself(fd int, local netip.AddrPort) {
 
 // Sweep closes sockets that nothing comes to any more. What has come to them
 // late is passed to f as if it had been received; its data are b's. It reports
-// whether some are left, for a call after LateTime.
+// whether some are left, for a call after LateTime. It is to be called that time
+// after Open and End.
 func (d *Datagrams) Sweep(b *kernel.Batch, f func(Datagram)) (more bool) {
 	now := time.Now()
 	d.mu.Lock()
@@ -265,7 +327,7 @@ func (d *Datagrams) Sweep(b *kernel.Batch, f func(Datagram)) (more bool) {
 	}
 	done := slices.Clone(d.late[:n])
 	d.late = slices.Delete(d.late, 0, n)
-	more = len(d.late) > 0
+	more = d.ripenLocked(b) || len(d.late) > 0
 	d.mu.Unlock()
 	for _, l := range done {
 		d.drain(b, l, f)
@@ -306,6 +368,11 @@ func (d *Datagrams) drain(b *kernel.Batch, l late, f func(Datagram)) (dropped in
 // received from until Sweep, too.
 func (d *Datagrams) ownLocked() []int {
 	own := slices.Clone(d.fds[1:]) // guards, also late ones
+	for _, g := range d.guards {
+		for _, s := range g.spares {
+			own = append(own, s.fd)
+		}
+	}
 	for _, l := range d.late {
 		if l.peer.IsValid() {
 			own = append(own, l.fd)

@@ -424,6 +424,107 @@ func TestPart(t *testing.T) {
 	}
 }
 
+// Where sessions stand side by side the next one's socket is there before: what was
+// taken for it meanwhile goes back when it is used, or after a while. Nothing of it
+// is left without sessions.
+func TestSpares(t *testing.T) {
+	testkit.Check(t)
+	for _, test := range []struct{ listen, to string }{{"127.0.0.1", "127.0.0.1"}, {"0.0.0.0", "127.3.3.3"}, {"::1", "::1"}, {"::", "::1"}} {
+		t.Run(test.listen, func(t *testing.T) {
+			d := datagrams(t, test.listen, false)
+			to := d.at(test.to)
+			options := plain()
+			b := kernel.NewBatch(4, 100)
+			var open []*Session
+			session := func() *Session {
+				t.Helper()
+				c := client(t, "", to)
+				c.Write([]byte("0"))
+				g, _ := d.receive(t)
+				x, err := d.Open(g, options, b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := d.PutBack(g); err != nil {
+					t.Fatal(err)
+				}
+				open = append(open, x)
+				wantRead(t, x, "0")
+				c.Write([]byte("1"))
+				wantRead(t, x, "1")
+				return x
+			}
+			spares := func() []spare { return d.guards[to.Addr()].spares }
+			stranger := client(t, "", to)
+			stray := func(fd int, data string) { // as if the kernel had been late
+				sa, err := d.sockaddr(addrOf(stranger))
+				if err == nil {
+					err = unix.Connect(fd, sa)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				stranger.Write([]byte(data))
+				d.toItself(fd, to)
+			}
+			wantBack := func(want string) {
+				t.Helper()
+				if g, _ := d.receive(t); string(g.Data) != want || g.Peer != addrOf(stranger) {
+					t.Errorf("received %q of %v, want %q", g.Data, g.Peer, want)
+				}
+			}
+			if session(); len(spares()) != 0 {
+				t.Errorf("%d spares for one session", len(spares()))
+			}
+			if session(); len(spares()) != 1 {
+				t.Fatalf("%d spares for two sessions", len(spares()))
+			}
+			next := spares()[0].fd
+			stray(next, "a")
+			if x := session(); x.fd != next {
+				t.Error("a session has not taken the spare")
+			}
+			wantBack("a")
+			stray(spares()[1].fd, "b")
+			sweepAll(t, d, b)
+			wantBack("b")
+			old := spares()
+			options.TTL = 7
+			x := session()
+			for _, o := range old {
+				if x.fd == o.fd {
+					t.Error("a session with other options has taken a spare")
+				}
+			}
+			for range 2 * sparesMost {
+				session()
+			}
+			if len(spares()) != sparesMost {
+				t.Errorf("%d spares for %d sessions", len(spares()), len(open))
+			}
+			d.empty(t)
+			for _, x := range open[1:] {
+				d.End(x, false, b, nil)
+			}
+			if len(spares()) != sparesMost {
+				t.Errorf("%d spares left for one session", len(spares()))
+			}
+			d.End(open[0], false, b, nil)
+			sweepAll(t, d, b)
+			if len(d.guards)+len(d.late) > 0 || len(d.fds) != 1 {
+				t.Errorf("left are %v, %v, %v", d.guards, d.late, d.fds)
+			}
+			open = nil
+			session() // and Close has some to close
+			session()
+			session()
+			for _, x := range open {
+				defer unix.Close(x.fd)
+			}
+		})
+	}
+}
+
 // A process that a server has left has the session's socket still. It gets
 // nothing, and takes nothing from those who come after.
 func TestStray(t *testing.T) {

@@ -39,12 +39,12 @@ func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Sess
 		return nil, ErrClosed
 	}
 	defer d.l.release()
-	with := []int{d.l.fd}
 	x := &Session{Peer: g.Peer, Local: g.Local, fd: -1}
-	if d.l.Endpoint.Addr.Addr().IsUnspecified() {
-		if x.guard, err = d.guardLocked(g.Local, s); err != nil {
-			return nil, err
-		}
+	if x.guard, err = d.guardLocked(g.Local, s); err != nil {
+		return nil, err
+	}
+	with := []int{d.l.fd}
+	if x.guard.fd >= 0 {
 		with = append(with, x.guard.fd)
 	}
 	defer func() {
@@ -53,8 +53,10 @@ func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Sess
 			d.dismissLocked(x.guard, x.Local)
 		}
 	}()
-	if x.fd, err = d.bind(g.Local, s, false, with...); err != nil {
-		return nil, err
+	if x.fd = d.takeSpareLocked(x.guard, x.Local, s); x.fd < 0 {
+		if x.fd, err = d.bind(g.Local, s, false, with...); err != nil {
+			return nil, err
+		}
 	}
 	x.stamp() // from here on the kernel notes it
 	sa, err := d.sockaddr(g.Peer)
@@ -67,6 +69,7 @@ func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Sess
 	if err := leaveGroup(x.fd); err != nil {
 		return nil, err
 	}
+	d.makeSparesLocked(x.guard, x.Local, s, with)
 	d.putBackAll(d.partLocked(x, b))
 	return x, nil
 }
@@ -74,11 +77,11 @@ func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Sess
 // Part takes from the queue of a session what other peers have sent, and puts
 // that back. While the session's socket is being connected, the kernel may look at
 // its peer first and then whether it is connected, and takes it for another's;
-// what it has chosen it for comes a moment later, or much later on a machine that
-// is out of processors. So this is to be called again until the server of the
-// session is there, and before anybody asks Read. What the session's own peer has
-// sent is returned, in order, for the caller to put back after what came earlier.
-// What b held is overwritten.
+// what it has chosen it for comes some microseconds later, or much later on a
+// machine that is out of processors. So this is to be called as late as can be
+// before the server reads, and before anybody asks Read. What the session's own
+// peer has sent is returned, in order, for the caller to put back after what came
+// earlier. What b held is overwritten.
 func (d *Datagrams) Part(x *Session, b *kernel.Batch) []Datagram {
 	d.mu.RLock()
 	defer d.mu.RUnlock()

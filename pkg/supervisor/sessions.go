@@ -269,6 +269,7 @@ func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram)
 		x.drop(false)
 		return
 	}
+	h.sweepSoon()
 	w.s.reserve.note(socket.Fd())
 	in := &instance{unit: u, lease: lease, peer: peer, local: local, session: x, start: now}
 	if !w.s.reaper.begin(in) { // the daemon stops
@@ -277,30 +278,26 @@ func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram)
 		x.drop(false)
 		return
 	}
-	env := w.environ(r, in, c)
-	x.part(socket, spare)
-	w.start(start{in: in, row: r, conn: c, fd: socket.Fd(), socket: socket}, env)
+	w.start(start{in: in, row: r, conn: c, fd: socket.Fd(), socket: socket}, w.environ(r, in, c))
 }
 
-// part has what others have sent go to them; the peer's own waits for the server.
-func (x *session) part(socket *listener.Session, spare *kernel.Batch) {
-	if own := x.hub.d.Part(socket, spare); len(own) > 0 {
-		x.hub.mu.Lock()
-		x.waiting = append(x.waiting, own...)
-		x.hub.mu.Unlock()
-	}
-}
-
-// sessionStarted: the server of a session has its program. What has come before
-// its socket was opened goes there now.
-func (w *worker) sessionStarted(st *start) {
-	x := st.in.session
-	h := x.hub
+// fill brings what has waited to the session's socket, whose server is on its way
+// and reads in a moment. Now is the last time to take out what is not its peer's.
+// Should such come even later, it stands behind the peer's own: most servers end
+// before they would read it, and then it is put back.
+func (x *session) fill(socket *listener.Session) {
 	spare := spareBatches.Get().(*kernel.Batch)
-	x.part(st.socket, spare)
+	own := x.hub.d.Part(socket, spare)
 	spareBatches.Put(spare)
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	x.hub.mu.Lock()
+	defer x.hub.mu.Unlock()
+	x.waiting = append(x.waiting, own...)
+	x.flushLocked()
+}
+
+// flushLocked brings what has waited to the session's socket.
+func (x *session) flushLocked() {
+	h := x.hub
 	for len(x.waiting) > 0 {
 		list := x.waiting
 		x.waiting = nil
@@ -310,6 +307,15 @@ func (w *worker) sessionStarted(st *start) {
 		}
 		h.mu.Lock()
 	}
+}
+
+// sessionStarted: the server of a session has its program.
+func (w *worker) sessionStarted(st *start) {
+	x := st.in.session
+	h := x.hub
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x.flushLocked() // received before the socket was opened, and handled after that
 	x.socket, x.in, x.active = st.socket, st.in, w.s.now()
 	h.watchLocked()
 }
@@ -331,13 +337,18 @@ func (w *worker) sessionFailed(st *start, err error) {
 // end gives up a session's socket, and says how many datagrams were lost by it.
 func (h *hub) end(socket *listener.Session, again bool, spare *kernel.Batch) (dropped int) {
 	dropped = h.d.End(socket, again, spare, h.putBack)
+	h.sweepSoon()
+	return dropped
+}
+
+// sweepSoon has the sockets looked after that something may come late to.
+func (h *hub) sweepSoon() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.sweeping {
 		h.sweeping = true
 		time.AfterFunc(listener.LateTime, h.sweep)
 	}
-	return dropped
 }
 
 // sessionEnded ends the session of an instance.

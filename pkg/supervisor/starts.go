@@ -147,6 +147,9 @@ func (w *worker) start(st start, env []byte) {
 	switch {
 	case err != nil:
 	case st.row.program.Waits():
+		if st.socket != nil {
+			st.in.session.fill(st.socket)
+		}
 		if err = w.startApart(&st, sp, env); err != nil {
 			w.starts.idle = append(w.starts.idle, sp)
 		}
@@ -159,6 +162,9 @@ func (w *worker) start(st start, env []byte) {
 		}
 		w.s.reaper.made(st.pid, st.in)
 		st.closeConn() // the child has it
+		if st.socket != nil {
+			st.in.session.fill(st.socket)
+		}
 	}
 	if err != nil {
 		w.finish(&st, err)
