@@ -43,6 +43,9 @@ const earlyKept = time.Minute
 const (
 	thick      = 20 * time.Millisecond
 	gatherEnds = 10 * time.Millisecond
+	// brief is for how long the end of a server of a wait row is met at once: the
+	// next one may have to start then.
+	brief = time.Second
 	// passingEvery is how often the workers reap while they accept.
 	passingEvery = 2 * time.Millisecond
 )
@@ -307,7 +310,8 @@ func (s *Supervisor) reapLoop(strangers <-chan os.Signal) {
 		// and this thread is not woken for each. Whoever needs a place looks for
 		// himself, see reap, unless he waits in a listener's queue.
 		now := s.now()
-		if now-max(last, time.Duration(s.reaper.passed.Load())) < thick && s.queued.Load() == 0 {
+		awaited := s.queued.Load() > 0 || now-time.Duration(s.served.Load()) < brief
+		if now-max(last, time.Duration(s.reaper.passed.Load())) < thick && !awaited {
 			time.Sleep(gatherEnds)
 			s.reap()
 		}

@@ -86,6 +86,7 @@ type Supervisor struct {
 	short    atomic.Int64                  // when the last accept failed for want of descriptors
 	sparing  atomic.Int64                  // until when Spare needs them: no accept
 	closing  atomic.Int32                  // closes under way, see closeApart
+	served   atomic.Int64                  // when a server of a wait row has started last
 	queued   atomic.Int32                  // rows whose peers wait in the kernel's queue for an instance to end
 	reserve  reserve                       // descriptors that are kept back
 	outputs  outputs                       // what children write to the log

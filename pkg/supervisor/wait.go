@@ -38,9 +38,11 @@ const (
 	failRestMin = 50 * time.Millisecond
 	failRestMax = time.Minute
 	// Of several servers the next is started when the one before has taken what
-	// it was started for, which is looked for every shareLook, or after shareMost.
-	shareLook = 2 * time.Millisecond
-	shareMost = 100 * time.Millisecond
+	// it was started for, or after shareMost. That is looked for ever more seldom:
+	// a small server has taken it in less than shareFirst.
+	shareFirst = 250 * time.Microsecond
+	shareLook  = 2 * time.Millisecond
+	shareMost  = 100 * time.Millisecond
 	// streamRestMax is as long as a stream socket rests after servers that end
 	// well: its queue does not tell for sure that they have done nothing.
 	streamRestMax = time.Second
@@ -117,6 +119,7 @@ func (w *worker) startServer(l *socket, u *unit, r *row) {
 
 // serverStarted: the server has its program.
 func (w *worker) serverStarted(st *start) {
+	w.s.served.Store(int64(w.s.now()))
 	if st.row.Limits.Instances > 1 {
 		w.s.shareTurn(st.in.turn, st.in.head)
 	}
@@ -237,7 +240,7 @@ func (s *Supervisor) shareTurn(t *turn, head uint64) {
 	t.resting = t.rests
 	this := t.rests
 	u.mu.Unlock()
-	until := s.now() + shareMost
+	until, wait := s.now()+shareMost, shareFirst
 	var look func()
 	look = func() {
 		u, l := t.lock()
@@ -246,7 +249,8 @@ func (s *Supervisor) shareTurn(t *turn, head uint64) {
 		case t.resting != this:
 			return
 		case !l.gone && s.now() < until && l.Waiting() && l.Head() == head:
-			time.AfterFunc(shareLook, look)
+			wait = min(2*wait, shareLook)
+			time.AfterFunc(wait, look)
 			return
 		}
 		t.resting = 0
@@ -254,7 +258,7 @@ func (s *Supervisor) shareTurn(t *turn, head uint64) {
 			s.poll(l)
 		}
 	}
-	time.AfterFunc(shareLook, look)
+	time.AfterFunc(wait, look)
 }
 
 // lock finds the unit that has the socket now, and locks its mu.
