@@ -48,6 +48,13 @@ type asked struct {
 	rule    string  // of refusedAccess
 }
 
+// sameWay reports whether a datagram has come from the same peer as another one and
+// in the same way, so that what is judged of both is the same.
+func (a *asked) sameWay(b *asked) bool {
+	m, n := &a.message, &b.message
+	return m.Peer == n.Peer && m.Scope == n.Scope && m.To == n.To && m.Local == n.Local && m.Interface == n.Interface
+}
+
 // answerAll answers batches of datagrams. The socket is reported again if there
 // are more.
 func (w *worker) answerAll(l *socket, r *row) {
@@ -95,6 +102,10 @@ func (w *worker) answerBatch(l *socket, r *row, fd, n int) {
 	for i := range all {
 		a := &all[i]
 		a.message = d.Message(i)
+		if i > 0 && a.sameWay(&all[i-1]) {
+			a.why, a.rule, a.source = all[i-1].why, all[i-1].rule, all[i-1].source
+			continue
+		}
 		a.rule = ""
 		a.why = refusal(builtin.Judge(&a.message, own))
 		if a.why == "" {

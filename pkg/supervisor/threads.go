@@ -13,9 +13,10 @@ import (
 // otherThreads are those that are not a loop's: the reaper, the signals, the log, the accounts and the addresses, and some that run Go.
 const otherThreads = 12
 
-// heldThreads are for starts that somebody has to stand still for, see apart: six
-// rows with as many as each may have held.
-const heldThreads = 6 * heldPerRow
+// heldThreads are for starts that somebody has to stand still for, see apart: four
+// rows with as many as each may have held. Each costs 18 KB for the day that may
+// never come.
+const heldThreads = 4 * heldPerRow
 
 // makeThreads has so many threads exist. They sleep until they are needed, and
 // Go never ends them.
