@@ -257,9 +257,9 @@ func TestServerLimitsAndWaitRows(t *testing.T) {
 	testkit.Check(t)
 	a, b, port := testkit.FreePort(t), testkit.FreePort(t), testkit.FreePort(t)
 	l := limit.Limits{Instances: 2, InstancesPerSource: 1}
-	s := serveTable(t, housed(l, waitStream("a", a, helper("acceptor", "60s", "1")), waitStream("b", b, helper("acceptor", "60s", "1")), direct("cat", port, cat())))
+	s := serveTable(t, housed(l, waitStream("a", a, acceptor(time.Minute, 2)), waitStream("b", b, acceptor(time.Minute, 2)), direct("cat", port, cat())))
 	for _, p := range []int{a, b} {
-		defer dial(t, p).Close()
+		told(t, dial(t, p).send("x").half().rest(), "x")
 	}
 	s.leases(2)
 	s.instances(2)
