@@ -38,7 +38,7 @@ var ErrNoSession = errors.New("no session can have this address")
 type Datagram struct {
 	Data        []byte
 	Peer, Local netip.AddrPort // Local is not valid where there is none to answer from
-	Interface   uint32         // the index of the one it came by; the loopback's for what was put back
+	Interface   uint32         // the index of the one it came by; of what was put back, of the one that has Local
 }
 
 // Datagrams is the receiving half of a UDP listener whose peers have sessions.
@@ -68,7 +68,8 @@ type standIn struct {
 // A spare is a socket for a session to come. It is connected to itself, and not
 // bound just before it is connected to a peer: for that moment the kernel may take
 // another peer's datagrams for it, see Part, and they may be late. Those that were
-// taken for a spare have come when it is used.
+// taken for a spare have come when it is used, or nearly: where sessions are opened
+// without a pause it is some milliseconds old, and Part is for the rest.
 type spare struct {
 	fd      int
 	options service.Socket
@@ -102,6 +103,7 @@ type Session struct {
 	fd          int
 	guard       *standIn
 	parted      int64 // the stamp of what Part has read last
+	served      bool  // the server had read something by then
 }
 
 // Fd is the descriptor: close-on-exec and blocking, for the child. It belongs to
@@ -111,7 +113,7 @@ func (s *Session) Fd() int { return s.fd }
 // Read says when the datagram came that the server has read last, as a number to
 // compare with an earlier answer; 0: it has read none.
 func (s *Session) Read() int64 {
-	if t := s.stamp(); t != s.parted {
+	if t := s.stamp(); t != s.parted || s.served {
 		return t
 	}
 	return 0

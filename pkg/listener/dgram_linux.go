@@ -276,9 +276,13 @@ func (d *Datagrams) makeSparesLocked(g *standIn, local netip.AddrPort, options s
 	for len(g.spares) < min(g.sessions-1, sparesMost) {
 		fd, err := d.bind(local, options, false, with...)
 		if err != nil {
+			d.dropSparesLocked(g, local) // somebody may lack them
 			return
 		}
-		d.toItself(fd, local)
+		if d.toItself(fd, local) != nil { // it would be everybody's
+			unix.Close(fd)
+			return
+		}
 		leaveGroup(fd)
 		g.spares = append(g.spares, spare{fd: fd, options: options, since: time.Now()})
 	}
@@ -306,10 +310,12 @@ func (d *Datagrams) ripenLocked(b *kernel.Batch) (more bool) {
 // toItself connects a socket to its own address, which no peer has: nothing
 // comes to it any more, even if a process that a server has left still holds
 // it.
-func (d *Datagrams) toItself(fd int, local netip.AddrPort) {
-	if sa, err := d.sockaddr(local); err == nil {
-		unix.Connect(fd, sa)
+func (d *Datagrams) toItself(fd int, local netip.AddrPort) error {
+	sa, err := d.sockaddr(local)
+	if err != nil {
+		return err
 	}
+	return unix.Connect(fd, sa)
 }
 
 // Sweep closes sockets that nothing comes to any more. What has come to them

@@ -366,6 +366,27 @@ func TestLeftUnread(t *testing.T) {
 	}
 }
 
+// A server that was faster than Part has read what it has read.
+func TestPartTooLate(t *testing.T) {
+	d := datagrams(t, "127.0.0.1", false)
+	c := client(t, "127.0.0.1", d.at("127.0.0.1"))
+	c.Write([]byte("0"))
+	g, b := d.receive(t)
+	s := openSession(t, d, g)
+	d.PutBack(g)
+	wantRead(t, s, "0")
+	c.Write([]byte("1"))
+	own := d.Part(s, kernel.NewBatch(4, 100))
+	if len(own) != 1 || s.Read() == 0 {
+		t.Fatalf("Part has left %+v, Read says %d", own, s.Read())
+	}
+	d.PutBack(own[0])
+	var left []string
+	if n := d.End(s, false, b, func(g Datagram) { left = append(left, string(g.Data)) }); n != 0 || !slices.Equal(left, []string{"1"}) {
+		t.Errorf("dropped %d, left %q", n, left)
+	}
+}
+
 // What the kernel has taken for a session and is another peer's goes back to where
 // it belongs, whether its server has been started yet or not; it counts for nothing
 // that the server has read.
@@ -454,6 +475,21 @@ func TestSpares(t *testing.T) {
 				wantRead(t, x, "1")
 				return x
 			}
+			unread := func() *Session { // its server reads nothing
+				t.Helper()
+				c := client(t, "", to)
+				c.Write([]byte("0"))
+				g, _ := d.receive(t)
+				x, err := d.Open(g, options, b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				d.PutBack(g)
+				if x.Read() != 0 {
+					t.Error("the server is said to have read")
+				}
+				return x
+			}
 			spares := func() []spare { return d.guards[to.Addr()].spares }
 			stranger := client(t, "", to)
 			stray := func(fd int, data string) { // as if the kernel had been late
@@ -485,9 +521,14 @@ func TestSpares(t *testing.T) {
 				t.Error("a session has not taken the spare")
 			}
 			wantBack("a")
-			stray(spares()[1].fd, "b")
+			stray(spares()[0].fd, "b")
 			sweepAll(t, d, b)
 			wantBack("b")
+			dirty := spares()[0].fd
+			idler := unread()
+			if idler.fd != dirty {
+				t.Error("a session has not taken the spare that had something in it")
+			}
 			old := spares()
 			options.TTL = 7
 			x := session()
@@ -505,6 +546,9 @@ func TestSpares(t *testing.T) {
 			d.empty(t)
 			for _, x := range open[1:] {
 				d.End(x, false, b, nil)
+			}
+			if n := d.End(idler, false, b, nil); n != 1 {
+				t.Errorf("%d dropped of a server that has read nothing", n)
 			}
 			if len(spares()) != sparesMost {
 				t.Errorf("%d spares left for one session", len(spares()))

@@ -18,8 +18,8 @@ import (
 // Open makes the session of a datagram's peer, with the options of a row. From
 // here on its datagrams come to the session's socket and to no other; those that
 // were received before, g among them, are the caller's to put back. A socket
-// costs one descriptor, and one for each address of this machine that has
-// sessions where the listener is bound to none. What b held is overwritten; g
+// costs one descriptor; each address that has sessions costs up to sparesMost, and
+// one more where the listener is bound to none. What b held is overwritten; g
 // must not be of b.
 func (d *Datagrams) Open(g Datagram, s service.Socket, b *kernel.Batch) (*Session, error) {
 	if !g.Local.IsValid() {
@@ -58,7 +58,7 @@ func (d *Datagrams) open(g Datagram, s service.Socket, b *kernel.Batch) (_ *Sess
 			return nil, err
 		}
 	}
-	x.stamp() // from here on the kernel notes it
+	x.parted = x.stamp() // from here on the kernel notes it; of a spare something may have been read
 	sa, err := d.sockaddr(g.Peer)
 	if err != nil {
 		return nil, err
@@ -93,6 +93,9 @@ func (d *Datagrams) Part(x *Session, b *kernel.Batch) []Datagram {
 
 func (d *Datagrams) partLocked(x *Session, b *kernel.Batch) (own []Datagram) {
 	for total := 0; total < partMost; {
+		if x.stamp() != x.parted {
+			x.served = true // it was faster
+		}
 		n, err := b.Receive(x.fd)
 		if err != nil {
 			break
@@ -108,7 +111,7 @@ func (d *Datagrams) partLocked(x *Session, b *kernel.Batch) (own []Datagram) {
 			own = append(own, g)
 		}
 		if total += n; n > 0 {
-			x.parted = x.stamp() // the server has read none of these
+			x.parted = x.stamp()
 		}
 	}
 	return own

@@ -249,3 +249,28 @@ func TestPortIsOurs(t *testing.T) {
 		})
 	}
 }
+
+// A socket that cannot be connected to itself is no spare: unconnected, it would
+// be given everybody's datagrams.
+func TestNoSpareUnconnected(t *testing.T) {
+	if !dgramNetwork(t, "link set lo up", "link add near type veth peer name far", "link set near up") {
+		return
+	}
+	d := datagrams(t, "0.0.0.0", false)
+	to := d.at("127.0.0.1")
+	options := plain()
+	options.BindToDevice = "near"
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	g, err := d.guardLocked(to, plain())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.sessions = 2
+	if d.makeSparesLocked(g, to, options, []int{d.l.fd, g.fd}); len(g.spares) > 0 {
+		t.Errorf("%d spares that nobody can be connected by", len(g.spares))
+	}
+	if d.makeSparesLocked(g, to, plain(), []int{d.l.fd, g.fd}); len(g.spares) != 1 {
+		t.Errorf("%d spares, want one", len(g.spares))
+	}
+}

@@ -43,8 +43,8 @@ const earlyKept = time.Minute
 const (
 	thick      = 20 * time.Millisecond
 	gatherEnds = 10 * time.Millisecond
-	// brief is for how long the end of a server of a wait row is met at once: the
-	// next one may have to start then.
+	// brief is for how long after the start of a server of a wait row all ends are
+	// met at once: its successor may have to start.
 	brief = time.Second
 	// passingEvery is how often the workers reap while they accept.
 	passingEvery = 2 * time.Millisecond

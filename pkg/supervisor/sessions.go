@@ -256,6 +256,7 @@ func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram)
 	spare := spareBatches.Get().(*kernel.Batch)
 	defer spareBatches.Put(spare)
 	socket, err := h.d.Open(g, r.Socket, spare)
+	h.sweepSoon()
 	if err != nil {
 		w.s.giveBack(u, &lease)
 		if shortage(err) {
@@ -269,7 +270,6 @@ func (w *worker) openSession(l *socket, r *row, x *session, g listener.Datagram)
 		x.drop(false)
 		return
 	}
-	h.sweepSoon()
 	w.s.reserve.note(socket.Fd())
 	in := &instance{unit: u, lease: lease, peer: peer, local: local, session: x, start: now}
 	if !w.s.reaper.begin(in) { // the daemon stops

@@ -200,7 +200,7 @@ func (w *worker) takeSpawner() (*spawn.Spawner, error) {
 
 // startApart has another goroutine make the child; env is the worker's.
 func (w *worker) startApart(st *start, sp *spawn.Spawner, env []byte) error {
-	if w.s.aparts.Add(1) > heldThreads {
+	if int(w.s.aparts.Add(1)) > w.s.heldThreads() {
 		w.s.aparts.Add(-1)
 		return &spawn.Error{Step: "clone", Errno: syscall.EAGAIN}
 	}

@@ -185,7 +185,7 @@ func (s *Supervisor) Run() error {
 	if os.Getenv("GOMAXPROCS") == "" {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(len(s.loops) + 4))
 	}
-	makeThreads(3*len(s.loops) + heldThreads + otherThreads)
+	makeThreads(3*len(s.loops) + s.heldThreads() + otherThreads)
 
 	var strangers chan os.Signal
 	if first() {

@@ -13,10 +13,10 @@ import (
 // otherThreads are those that are not a loop's: the reaper, the signals, the log, the accounts and the addresses, and some that run Go.
 const otherThreads = 12
 
-// heldThreads are for starts that somebody has to stand still for, see apart: four
-// rows with as many as each may have held. Each costs 18 KB for the day that may
-// never come.
-const heldThreads = 4 * heldPerRow
+// heldThreads are for starts that somebody has to stand still for, see apart: those
+// that the workers have under way, and three rows with as many as each may have
+// held.
+func (s *Supervisor) heldThreads() int { return len(s.loops)*startsMost + 3*heldPerRow }
 
 // makeThreads has so many threads exist. They sleep until they are needed, and
 // Go never ends them.
