@@ -192,7 +192,14 @@ func TestSoak(t *testing.T) {
 				return int(begun.Load())
 			}
 			run(*soak / 10)
-			files, memory := len(d.files()), resident(t, d.pid)
+			files := -1 // once what has ended is given up
+			poll(bound, func() bool {
+				before := files
+				files = len(d.files())
+				time.Sleep(200 * time.Millisecond)
+				return files == before
+			})
+			memory := resident(t, d.pid)
 			began := time.Now()
 			done := run(*soak)
 			took := time.Since(began)
