@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,8 +103,13 @@ limits = { instances = 1, overflow = "queue", overflow_wait = %q }
 	if n := len(d.events("refuse", "reason", "instances")); n != 0 {
 		t.Errorf("%d are refused", n)
 	}
-	if starts := d.waitForN(52, "start"); len(starts) != 52 || !strings.HasPrefix(starts[2].text("peer"), "127.0.0.3:") {
-		t.Errorf("%d starts, and the second turn was that of %s", len(starts), starts[2].text("peer"))
+	// The second turn is the other's, or a few later: it was accepted, but may not
+	// have stood in line when the first ended. Had it not been for the order, its
+	// turn would be the last.
+	starts := d.waitForN(52, "start")
+	turn := slices.IndexFunc(starts, func(e event) bool { return strings.HasPrefix(e.text("peer"), "127.0.0.3:") })
+	if len(starts) != 52 || turn < 0 || turn > 20 {
+		t.Errorf("%d starts, and the other's turn was number %d", len(starts), turn)
 	}
 	// Nobody waits for ever.
 	d.reload(table("200ms"))
