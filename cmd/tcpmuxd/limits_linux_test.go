@@ -95,8 +95,9 @@ access = { deny = ["127.0.0.2"] }`))
 // 256 cheap connections are an outage. Here an offender far beyond its limit
 // does not delay somebody else.
 func TestOnlyTheOffenderSuffers(t *testing.T) {
+	const soon = time.Second // with a machine that does much else
 	mux, direct := local(t), local(t)
-	serveAs(t, limited(mux, direct, echoOK, `limits = { rate_per_source = "5/s", burst_per_source = 20 }`), &how{shipped: true})
+	serveAs(t, limited(mux, direct, echoOK, `limits = { rate_per_source = "20/s", burst_per_source = 20 }`), &how{shipped: true})
 	var done atomic.Bool
 	var tried, got atomic.Int64
 	var offenders sync.WaitGroup
@@ -115,17 +116,20 @@ func TestOnlyTheOffenderSuffers(t *testing.T) {
 	}
 	for i := range 40 {
 		way := [][2]string{{mux, "a\r\n"}, {direct, ""}}[i%2]
+		asked := time.Now()
 		if !served(t, "127.0.0.3", way[0], way[1]) {
 			t.Errorf("the other peer is refused, after %v", time.Since(began))
 		}
-		time.Sleep(50 * time.Millisecond) // while the offender tries
+		if took := time.Since(asked); took > soon {
+			t.Errorf("the other peer waits %v", took)
+		}
+		time.Sleep(50 * time.Millisecond) // it asks 10 times a second of each
 	}
-	most := func() int64 { return int64(2 * (20 + 5*(time.Since(began).Seconds()+1))) }
-	poll(bound, func() bool { return tried.Load() >= 5*most() || t.Failed() })
 	done.Store(true)
 	offenders.Wait()
+	most := int64(2 * (20 + 20*(time.Since(began).Seconds()+1)))
 	t.Logf("the offender tried %d times in %v and was served %d times", tried.Load(), time.Since(began), got.Load())
-	if most := most(); tried.Load() < 5*most || got.Load() > most {
+	if tried.Load() < 10*most/2 || got.Load() > most {
 		t.Errorf("the offender tried %d times and was served %d times, want at most %d", tried.Load(), got.Load(), most)
 	}
 }

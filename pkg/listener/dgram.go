@@ -82,8 +82,8 @@ type spare struct {
 const sparesMost = 8
 
 // A late socket is one of a session that has ended, or a guard or a spare of an
-// address without sessions.
-// It is connected to itself, but what was on its way to it may still arrive.
+// address without sessions. It is connected to itself, but what was on its way to
+// it may still arrive.
 type late struct {
 	fd    int
 	since time.Time

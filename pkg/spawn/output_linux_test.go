@@ -116,10 +116,8 @@ func TestOutputBesideReaper(t *testing.T) {
 		close(stop)
 		<-done
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
 	for range scaled(100) {
-		out, err := Output(ctx, executable, helperArgv("output", "fail"), []string{"GORACE=atexit_sleep_ms=0"})
+		out, err := Output(t.Context(), executable, helperArgv("output", "fail"), []string{"GORACE=atexit_sleep_ms=0"})
 		if err != nil || string(out) != "half" {
 			t.Fatalf("%q, %v", out, err)
 		}

@@ -67,6 +67,9 @@ func (s *Supervisor) Dump(say func(msg string, attrs ...slog.Attr)) {
 		n := u.book.Instances()
 		u.mu.Unlock()
 		attrs := []slog.Attr{slog.String("service", u.id), slog.Int("instances", n+s.pending.held(u))}
+		if n := u.line.length.Load(); n > 0 {
+			attrs = append(attrs, slog.Int("waiting", int(n)))
+		}
 		if left := s.suspendedFor(u); left > 0 {
 			attrs = append(attrs, slog.Duration("suspended", left.Round(time.Second)))
 		}
